@@ -1,0 +1,5 @@
+"""The TFDS data set of unpadded feature sequences."""
+
+from affectjax.data.builders.feature_sequences.feature_sequences_dataset_builder import Builder
+
+__all__ = ["Builder"]

@@ -1,0 +1,27 @@
+"""CMU-MOSEI: opinion videos, a sentiment score from -3 to 3 a segment (Zadeh et al. 2018).
+
+Ids come as `video_3`, `video[3]`, `video$_$3` or `video[start-end]`: the group is the video.
+"""
+
+from affectjax.data.labels import LabelSpec
+
+LABELS = LabelSpec("score", low=-3.0, high=3.0)
+GROUP = r"^(.+?)(?:\$_\$\d+|\[[^\[\]]*\]|_\d+)?$"
+FILES = {
+    True: (
+        "mosei_senti_data.pkl",
+        "mosei_data.pkl",
+        "aligned_50.pkl",
+        "Processed/aligned_50.pkl",
+        "aligned.pkl",
+        ".",
+    ),
+    False: (
+        "mosei_senti_data_noalign.pkl",
+        "mosei_data_noalign.pkl",
+        "unaligned_50.pkl",
+        "Processed/unaligned_50.pkl",
+        "unaligned.pkl",
+        ".",
+    ),
+}

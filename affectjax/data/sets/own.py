@@ -1,0 +1,47 @@
+"""Anybody's own sequences: a plain folder, or a file in one of the other layouts.
+
+What the labels are is taken from the raw files: from a `labels.json` beside `labels.csv`
+(`{"kind": "class", "classes": ["sad", "happy"]}`; `kind` is score, class or binary; scores may have
+`low` and `high`), else from the label column itself: whole numbers from 0 up are classes, other
+numbers are scores, anything else is class names. Files of the other layouts hold scores.
+
+The group is the id up to its last `_number` or `[...]`.
+"""
+
+import json
+from pathlib import Path
+
+from affectjax.data import labels as labels_lib
+from affectjax.data.labels import LabelSpec
+from affectjax.data.readers import plain
+from affectjax.errors import InputError
+
+LABELS = None
+GROUP = r"^(.+?)(?:\$_\$\d+|\[[^\[\]]*\]|_\d+)?$"
+FILES = {
+    True: (".", "aligned.pkl", "*_data.pkl"),
+    False: (".", "unaligned.pkl", "*_data_noalign.pkl"),
+}
+
+
+def labels(path: Path) -> LabelSpec:
+    """Returns what the labels in a raw file or folder are.
+
+    Args:
+      path: what will be read.
+
+    Raises:
+      InputError: when labels.json says something that a `LabelSpec` cannot be.
+    """
+    said = path / "labels.json"
+    if said.is_file():
+        try:
+            content = json.loads(said.read_text(encoding="utf-8"))
+            return LabelSpec(**{**content, "classes": tuple(content.get("classes", ()))})
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{said}: expected an object with kind, classes, low, high ({error})"
+            ) from error
+    if plain.matches(path):
+        return labels_lib.infer(plain.read_table(path / "labels.csv")["label"])
+    return LabelSpec("score")

@@ -1,0 +1,3 @@
+"""The modality names, in the order in which they stand everywhere."""
+
+MODALITIES = ("text", "audio", "vision")

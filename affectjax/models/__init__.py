@@ -1,0 +1,1 @@
+"""Architectures: pure Flax modules, no losses and no input or output."""

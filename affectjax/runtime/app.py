@@ -1,0 +1,49 @@
+"""Runs an app so that bad input ends in one sentence and exit code 2, never in a traceback."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags
+
+from affectjax.errors import InputError
+
+BAD_INPUT = 2
+
+
+def run(main: Callable[[Sequence[str]], int | None]) -> None:
+    """Parses the flags, calls `main(argv)` and exits with what it returns.
+
+    An `InputError`, an unknown flag, a wrong value of one, a key that a config does not have, or an
+    argument that is no flag: the sentence goes to stderr and the exit code is 2. Any other
+    exception is a fault of the program and keeps its traceback.
+
+    Args:
+      main: takes the arguments that are no flags, the program's name first.
+    """
+
+    def guarded(argv: Sequence[str]) -> int | None:
+        if len(argv) > 1:
+            return _refuse(f"unexpected argument {argv[1]!r}; flags look like --name=value")
+        try:
+            return main(argv)
+        except InputError as error:
+            return _refuse(str(error))
+
+    app.run(guarded, flags_parser=_parse)
+
+
+def _parse(argv: Sequence[str]) -> Sequence[str]:
+    """Returns what is left of the arguments after the flags."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, InputError) as error:
+        sys.exit(_refuse(str(error)))
+    except (AttributeError, KeyError) as error:
+        # This is how ml_collections says that a --config.key=value names no key of the config.
+        sys.exit(_refuse(f"the config has no such key: {error}"))
+
+
+def _refuse(message: str) -> int:
+    """Prints one sentence to stderr and returns the exit code for bad input."""
+    sys.stderr.write("error: " + " ".join(message.split()) + "\n")
+    return BAD_INPUT
