@@ -75,7 +75,7 @@ def examine(
     features: FeatureSet,
     spec: LabelSpec,
     *,
-    files: Iterable[Path] = (),
+    checksums: Mapping[str, str] | None = None,
     skipped: Mapping[tuple[str, str], str] | None = None,
 ) -> Diagnosis:
     """Returns what a feature set holds and what is wrong with it.
@@ -83,7 +83,7 @@ def examine(
     Args:
       features: as a reader returned it.
       spec: what the labels should be.
-      files: the files that it came from, for their checksums.
+      checksums: sha256 by name of the files that it came from.
       skipped: by (split, id), what the reader already found wrong (`readers.Ledger.skipped`).
     """
     modalities = {
@@ -98,23 +98,20 @@ def examine(
         labels={n: _histogram(split.label, spec) for n, split in features.splits.items()},
         twice=twice,
         shared=shared,
-        checksums=checksums(files),
+        checksums=dict(checksums or {}),
         problems=tuple(_problems(features, spec, modalities, twice, shared, skipped)),
         warnings=tuple(_warnings(modalities, skipped)),
     )
 
 
-def checksums(files: Iterable[Path]) -> dict[str, str]:
-    """Returns the sha256 of files, by file name.
+def checksum(path: Path) -> str:
+    """Returns the sha256 of a file.
 
     Args:
-      files: what to read.
+      path: the file.
     """
-    result = {}
-    for path in files:
-        with path.open("rb") as file:
-            result[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return result
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def format(diagnosis: Diagnosis) -> str:
@@ -189,7 +186,9 @@ def _histogram(label: np.ndarray, spec: LabelSpec) -> dict[str, int]:
     low = float(scores.min()) if spec.low is None else spec.low
     high = float(scores.max()) if spec.high is None else spec.high
     counts, edges = np.histogram(scores, bins=7, range=(low, high))
-    return {f"{a:.2g}..{b:.2g}": int(n) for a, b, n in zip(edges, edges[1:], counts, strict=True)}
+    return {
+        f"{a:.3g}..{b:.3g}": int(n) for a, b, n in zip(edges[:-1], edges[1:], counts, strict=True)
+    }
 
 
 def _repeated(features: FeatureSet) -> tuple[tuple[str, ...], tuple[str, ...]]:

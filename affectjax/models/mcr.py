@@ -271,9 +271,7 @@ class Reinforcement(nn.Module):
         out = {}
         fine = mixed = 0.0
         if c.cmu:
-            unit = CrossMutualUnit(
-                c.width, c.exchange_kernel, c.mutual, *rates, name=f"cmu_{t}"
-            )
+            unit = CrossMutualUnit(c.width, c.exchange_kernel, c.mutual, *rates, name=f"cmu_{t}")
             heard_masks = {s: masks[s] for s in heard}
             fine, maps = unit(target, masks[t], heard, heard_masks, train=train)
             out |= {f"cmu/{name}": value for name, value in maps.items()}

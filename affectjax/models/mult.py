@@ -199,6 +199,4 @@ class MulT(nn.Module):
         width = fused.shape[-1]
         y = nn.relu(nn.Dense(width, name="head_up")(fused))
         y = Dropout(self.output_dropout, self.axis_name)(y, train=train)
-        return nn.Dense(self.outputs, name="head")(
-            fused + nn.Dense(width, name="head_down")(y)
-        )
+        return nn.Dense(self.outputs, name="head")(fused + nn.Dense(width, name="head_down")(y))

@@ -7,9 +7,7 @@ import jax
 import jax.numpy as jnp
 
 
-def _allowed(
-    key_mask: jax.Array | None, bias: jax.Array | None, length: int
-) -> jax.Array | None:
+def _allowed(key_mask: jax.Array | None, bias: jax.Array | None, length: int) -> jax.Array | None:
     """Returns bool, broadcastable to `[B, H, Tq, Tk]`, or None where every step is allowed."""
     allowed = None if key_mask is None else key_mask[:, None, None, :]
     if bias is not None:

@@ -36,11 +36,19 @@ def _parse(argv: Sequence[str]) -> Sequence[str]:
     """Returns what is left of the arguments after the flags."""
     try:
         return flags.FLAGS(argv)
-    except (flags.Error, InputError) as error:
-        sys.exit(_refuse(str(error)))
+    except (flags.Error, InputError, FileNotFoundError) as error:
+        # ml_collections puts the traceback of a config file into its message; ours is its end.
+        sys.exit(_refuse(str(error).rpartition(f"{InputError.__module__}.InputError: ")[2]))
     except (AttributeError, KeyError) as error:
-        # This is how ml_collections says that a --config.key=value names no key of the config.
-        sys.exit(_refuse(f"the config has no such key: {error}"))
+        # This is how ml_collections says that --config.key=value names no key of the config; the
+        # same exceptions from a fault in a config file keep their traceback.
+        given = {part for arg in argv if "=" in arg for part in arg.split("=")[0].split(".")[1:]}
+        unknown = sorted(
+            key for key in given if repr(key) in str(error) or f'"{key}"' in str(error)
+        )
+        if not unknown:
+            raise
+        sys.exit(_refuse(f"the config has no key {unknown[0]!r}"))
 
 
 def _refuse(message: str) -> int:

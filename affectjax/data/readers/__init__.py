@@ -63,6 +63,18 @@ def detect(path: Path) -> str | None:
     return next((name for name in names() if _module(name).matches(path)), None)
 
 
+def is_folder_of(path: Path, format: str) -> bool:
+    """Returns whether a folder itself is what a reader reads.
+
+    Args:
+      path: the folder.
+      format: the reader's name, or `auto` for any.
+    """
+    if format == "auto":
+        return detect(path) is not None
+    return format in names() and _module(format).matches(path)
+
+
 def read(
     path: str | Path,
     spec: LabelSpec,
@@ -93,7 +105,10 @@ def read(
     if format == "auto":
         found = detect(path)
         if found is None:
-            raise InputError(f"{path}: no reader knows this layout; there are {', '.join(names())}")
+            raise InputError(
+                f"{path}: no reader knows this layout by itself; say the format, one of"
+                f" {', '.join(names())}"
+            )
         format = found
     elif format not in names():
         raise InputError(f"format {format!r} is unknown; allowed: auto, {', '.join(names())}")
@@ -102,7 +117,7 @@ def read(
     )
     validate(features, str(path))
     if aligned:
-        features = _share_steps(features, str(path))
+        features = share_steps(features, str(path))
     _look_over(features, spec, ledger, str(path))
     return features
 
@@ -146,6 +161,33 @@ def validate(features: FeatureSet, where: str) -> None:
                 )
     if not dims:
         raise InputError(f"{where}: has none of the modalities {', '.join(MODALITIES)}")
+
+
+def share_steps(features: FeatureSet, where: str) -> FeatureSet:
+    """Returns the set with one mask an example: a step is valid where any modality has it.
+
+    Args:
+      features: aligned sequences.
+      where: the file, for the message.
+
+    Raises:
+      InputError: when the modalities of a split differ in their number of steps.
+    """
+    splits = {}
+    for name, split in features.splits.items():
+        steps = {modality: s.x.shape[1] for modality, s in split.ordered()}
+        if len(set(steps.values())) > 1:
+            raise InputError(
+                f"{where}: {name}: aligned modalities must have the same number of steps, got "
+                + ", ".join(f"{modality} {count}" for modality, count in steps.items())
+            )
+        shared = np.any([s.mask for _, s in split.ordered()], axis=0)
+        modalities = {
+            modality: Sequences(s.x, shared & s.mask.any(axis=1, keepdims=True))
+            for modality, s in split.ordered()
+        }
+        splits[name] = dataclasses.replace(split, modalities=modalities)
+    return FeatureSet(splits)
 
 
 def padding_mask(x: np.ndarray) -> np.ndarray:
@@ -221,25 +263,6 @@ def _validate_sequences(sequences: Sequences, where: str) -> None:
         raise InputError(
             f"{where}: mask is {mask.dtype} {list(mask.shape)}, expected bool {list(x.shape[:2])}"
         )
-
-
-def _share_steps(features: FeatureSet, where: str) -> FeatureSet:
-    """Returns the set with one mask an example: a step is valid where any modality has it."""
-    splits = {}
-    for name, split in features.splits.items():
-        steps = {modality: s.x.shape[1] for modality, s in split.ordered()}
-        if len(set(steps.values())) > 1:
-            raise InputError(
-                f"{where}: {name}: aligned modalities must have the same number of steps, got "
-                + ", ".join(f"{modality} {count}" for modality, count in steps.items())
-            )
-        shared = np.any([s.mask for _, s in split.ordered()], axis=0)
-        modalities = {
-            modality: Sequences(s.x, shared & s.mask.any(axis=1, keepdims=True))
-            for modality, s in split.ordered()
-        }
-        splits[name] = dataclasses.replace(split, modalities=modalities)
-    return FeatureSet(splits)
 
 
 def _look_over(features: FeatureSet, spec: LabelSpec, ledger: Ledger, where: str) -> None:

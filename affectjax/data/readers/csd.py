@@ -86,8 +86,8 @@ def read(
     """
     ledger = ledger or readers.Ledger()
     limits = dict(max_length or {})
-    if aligned and "text" in limits:
-        limits = {m: limits["text"] for m in MODALITIES}
+    if aligned and limits:
+        limits = dict.fromkeys(MODALITIES, min(limits.values()))
     folds = _folds(path / "folds.json")
     with contextlib.ExitStack() as stack:
         tracks = {role: _open(file, stack) for role, file in _files(path).items()}
@@ -104,7 +104,7 @@ def read(
                     segments += _segments(tracks, video, aligned, limits, ledger)
                 except _WrongEntry as error:
                     ledger.skip(str(path), name, video, str(error))
-            splits[name] = _split(name, segments, tracks, spec, ledger, path)
+            splits[name] = _split(name, segments, tracks, spec, ledger, path, aligned)
     return FeatureSet(splits)
 
 
@@ -219,7 +219,10 @@ def _entry(track: h5py.Group, video: str, numbers: bool = True) -> tuple[np.ndar
     name = Path(track.file.filename).name
     if "features" not in entry or "intervals" not in entry:
         raise _WrongEntry(f"has no features or no intervals in {name}")
-    features, intervals = entry["features"][()], np.asarray(entry["intervals"][()], np.float64)
+    try:
+        features, intervals = entry["features"][()], np.asarray(entry["intervals"][()], np.float64)
+    except (OSError, ValueError) as error:
+        raise _WrongEntry(f"cannot be read in {name} ({error})") from error
     if features.ndim == 1:
         features = features[:, None]
     if features.ndim != 2 or intervals.shape != (len(features), 2):
@@ -289,8 +292,9 @@ def _split(
     spec: LabelSpec,
     ledger: readers.Ledger,
     path: Path,
+    aligned: bool,
 ) -> Split:
-    """Returns the padded split."""
+    """Returns the padded split; aligned modalities are padded to one length."""
     ids = tuple(segment.name for segment in segments)
 
     def refuse(row: int, reason: str) -> None:
@@ -298,10 +302,13 @@ def _split(
 
     whole = spec.kind == "binary"
     label = parse([s.label if whole else s.label[0] for s in segments], spec, refuse)
+    names = [m for m in MODALITIES if m in tracks]
+    longest = {m: max((len(s.arrays.get(m, ())) for s in segments), default=0) for m in names}
+    if aligned:
+        longest = dict.fromkeys(names, longest["text"])
     modalities = {
-        m: _pad([s.arrays.get(m) for s in segments], _width(tracks[m], m))
-        for m in MODALITIES
-        if m in tracks
+        m: _pad([s.arrays.get(m) for s in segments], longest[m], _width(tracks[m], m))
+        for m in names
     }
     words = tuple(s.words for s in segments) if "words" in tracks else None
     return Split(ids, label, modalities, words)
@@ -315,15 +322,15 @@ def _width(track: h5py.Group, modality: str) -> int:
     raise InputError(f"{Path(track.file.filename).name}: has no features of {modality}")
 
 
-def _pad(arrays: list[np.ndarray | None], width: int) -> Sequences:
-    """Returns sequences padded at the end to the longest; None is an absent modality.
+def _pad(arrays: list[np.ndarray | None], steps: int, width: int) -> Sequences:
+    """Returns sequences padded at the end; None is an absent modality.
 
     Args:
       arrays: N arrays `[t, D]` or None.
+      steps: T.
       width: D.
     """
     lengths = np.asarray([0 if a is None else len(a) for a in arrays], np.int64)
-    steps = int(lengths.max(initial=0))
     x = np.zeros((len(arrays), steps, width), np.float32)
     for row, array in enumerate(arrays):
         if array is not None and len(array):

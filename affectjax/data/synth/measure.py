@@ -19,31 +19,43 @@ BANDS = 16
 PITCH_LAGS = slice(RATE // 480, RATE // 60)
 
 
-def embeddings() -> dict[str, np.ndarray]:
+def embeddings(later: bool) -> dict[str, np.ndarray]:
     """Returns the vector `[32]` of every word: the same for any seed.
 
     Words of one emotion share a direction, as they do in embeddings learned from text, and so do
-    words with one vowel, which lets a model match a word with its sound. The rest is the word's own.
+    words with one vowel. The rest is the word's own. The vectors are contextual: those of a second
+    clause differ from those of a first one.
+
+    Args:
+      later: whether the words stand in a second clause.
     """
-    meaning = {name: bell(stream(0, "meaning", name), (TEXT_WIDTH,)) for name in sentences.CLASSES}
+    clause = "second" if later else "first"
+    meaning = {
+        name: bell(stream(0, "meaning", name), (TEXT_WIDTH,))
+        + bell(stream(0, "meaning", name, clause), (TEXT_WIDTH,))
+        for name in sentences.CLASSES
+    }
     sound = {letter: bell(stream(0, "sound", letter), (TEXT_WIDTH,)) for letter in FORMANTS}
+    context = bell(stream(0, "clause", clause), (TEXT_WIDTH,))
     affect = sentences.affect_words()
     table = {}
     for word in sentences.vocabulary():
-        vector = 0.5 * bell(stream(0, "word", word), (TEXT_WIDTH,)) + 0.4 * sound[vowel(word)]
-        table[word] = vector + (0.9 * meaning[affect[word]] if word in affect else 0.0)
+        own = bell(stream(0, "word", word), (TEXT_WIDTH,))
+        table[word] = 0.4 * own + 0.25 * sound[vowel(word)] + 0.3 * context
+        if word in affect:
+            table[word] = table[word] + 0.9 * meaning[affect[word]]
     return table
 
 
 def text(script: Script) -> Sequences:
     """Returns `[N, 12, 32]` one vector a word, slightly noisy."""
-    table = embeddings()
+    tables = embeddings(later=False), embeddings(later=True)
     x = np.zeros((len(script), sentences.MAX_WORDS, TEXT_WIDTH), np.float32)
     mask = np.zeros(x.shape[:2], bool)
     for row, sentence in enumerate(script.sentences):
-        words = np.stack([table[word] for word in sentence.words])
-        noise = bell(stream(script.seed, script.ids[row], "text noise"), words.shape)
-        x[row, : len(words)] = words + 0.15 * noise
+        words = [tables[k >= sentence.joint][w] for k, w in enumerate(sentence.words)]
+        noise = bell(stream(script.seed, script.ids[row], "text noise"), (len(words), TEXT_WIDTH))
+        x[row, : len(words)] = np.stack(words) + 0.15 * noise
         mask[row, : len(words)] = True
     return Sequences(x, mask)
 

@@ -81,10 +81,12 @@ class Sentence:
     Attributes:
       words: its words, lower case.
       key: for each clause, the position of the word that carries the clause's emotion.
+      joint: the position at which the second clause starts; the number of words if there is none.
     """
 
     words: tuple[str, ...]
     key: tuple[int, ...]
+    joint: int
 
 
 def affect_words() -> dict[str, str]:
@@ -132,13 +134,14 @@ def compose(
       The sentence.
     """
     words = [OPENERS[int(choice[3] * len(OPENERS))]] if opener else []
-    key = []
+    key, joint = [], None
     for place, emotion in enumerate(emotions):
         if place:
+            joint = len(words)
             words.append(JOINERS[int(choice[2] * len(JOINERS))])
         number = liked[emotion, int(choice[place] * FAVOURITES)]
         for word in CLAUSES[CLASSES[emotion]][number].split():
             if word.startswith("*"):
                 key.append(len(words))
             words.append(word.lstrip("*"))
-    return Sentence(tuple(words), tuple(key))
+    return Sentence(tuple(words), tuple(key), len(words) if joint is None else joint)

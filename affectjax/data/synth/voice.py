@@ -9,7 +9,7 @@ Letters: N examples, F control points, S samples, K harmonics.
 
 import numpy as np
 
-from affectjax.data.synth.script import CLIP_SECONDS, Script, bell, speaking, stream
+from affectjax.data.synth.script import Script, bell, speaking, stream
 from affectjax.data.synth.sentences import CLASSES
 
 RATE = 16000
@@ -41,7 +41,9 @@ FORMANTS = {
     "o": (520, 900, 2400),
     "u": (320, 780, 2300),
 }
-STRESS_OCTAVES, STRESS_DB = 0.22, 5.5
+# A stressed word is louder; the pitch rises on it in a first clause and falls in a second one, as
+# accents do that are followed by more and that end a sentence.
+STRESS_OCTAVES, STRESS_DB = 0.4, 7.0
 REST_DB = -21.0
 
 
@@ -93,13 +95,15 @@ def contours(script: Script) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rows = np.arange(len(script))
     bounds = script.word_times[rows, script.stress], script.word_times[rows, script.stress + 1]
     stress = (times >= bounds[0][:, None]) & (times < bounds[1][:, None])
+    late = [place >= s.joint for s, place in zip(script.sentences, script.stress, strict=True)]
+    accent = np.where(late, -1, 1)[:, None] * stress
     arch = speaking(script, times)
     voices = _voices(script)
     phase = np.stack([stream(script.seed, name, "melody").random(2) for name in script.ids])
     swing = np.sin(2 * np.pi * (1.6 * way + phase[:, :1]))
     shake = np.sin(2 * np.pi * (9 * times + phase[:, 1:]))
     height = octaves + slope * (way - 0.5) + 0.11 * melody * swing
-    height = height + 0.07 * np.clip(tremor, 0, 2) * shake + STRESS_OCTAVES * stress * arch
+    height = height + 0.07 * np.clip(tremor, 0, 2) * shake + STRESS_OCTAVES * accent * arch
     pitch = np.clip(voices["pitch"][:, None] * 2**height, 60, 480)
     loudness = REST_DB + decibel + STRESS_DB * stress + 20 * np.log10(arch**0.6 + 1e-3)
     loudness = loudness + np.clip(tremor, 0, 2) * 2 * shake

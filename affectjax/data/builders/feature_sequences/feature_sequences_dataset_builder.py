@@ -1,11 +1,14 @@
 """Writes examples of feature sequences as a TFDS data set in ArrayRecord, without TensorFlow.
 
-Sequences are stored unpadded and as raw bytes: the encoding that keeps float16 as it is and is the
-fastest to write; reading it back costs as much as TFDS' own float lists.
+Sequences are stored unpadded and as raw bytes, the only fast encoding that keeps float16 as it is.
+Measured on records of 50x300, 500x74 and 500x35 float32 on one core: bytes and TFDS' own float
+lists read alike, about 4000 records a second, and float lists take four times as long to write;
+zlib reads about 1100 a second.
 """
 
 import contextlib
 import io
+import itertools
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -14,6 +17,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+_SHARD = 4096
+_CHUNK = 256
 Examples = Callable[[], Iterable[dict[str, Any]]]
 
 
@@ -68,6 +73,25 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,
         )
 
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
+        """Writes all splits, one record at a time.
+
+        TFDS' own way sorts a split before it writes it, and from 1 GB up needs TensorFlow to do so.
+        """
+        del download_config
+        info = self._info()  # knows the temporary folder that `self.data_dir` is at this moment
+        writer = tfds.core.SequentialWriter(
+            info, max_examples_per_shard=_SHARD, file_format="array_record"
+        )
+        generators = self._split_generators(dl_manager)
+        writer.initialize_splits(list(generators))
+        for name, examples in generators.items():
+            records = (example for _, example in examples)
+            while chunk := list(itertools.islice(records, _CHUNK)):
+                writer.add_examples({name: chunk})
+        writer.close_all()
+        self.info.set_splits(info.splits)
+
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         del dl_manager
         return {name: self._generate_examples(make) for name, make in self._splits.items()}
@@ -85,7 +109,6 @@ def write(folder: Path, **described: Any) -> Path:
     """
     builder = Builder(data_dir=folder, **described)
     config = tfds.download.DownloadConfig(try_download_gcs=False)
-    tfds.disable_progress_bar()
     # TFDS announces downloads on stdout and makes a folder for them; there are none.
     with tempfile.TemporaryDirectory() as nowhere, contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(download_dir=nowhere, download_config=config)

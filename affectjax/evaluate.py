@@ -1,0 +1,299 @@
+"""The one evaluation loop: predictions of a whole split, its metrics, tables and missing.json.
+
+Letters: S seeds, N examples, B batch, M modalities.
+"""
+
+import csv
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from affectjax import metrics
+from affectjax.data.pipeline import (
+    DataConfig,
+    Dataset,
+    Part,
+    load_statistics,
+    rows_of,
+)
+from affectjax.errors import InputError
+from affectjax.runtime import checkpoints, configs, parallel, steps
+from affectjax.runtime.parallel import Engine, ParallelConfig
+from affectjax.runtime.workdir import Workdir, write_json
+from affectjax.tasks import base
+
+Model = dict[str, Any]
+Predictions = dict[str, np.ndarray]
+
+
+class Feed:
+    """Batches of a part as compiled functions take them: resident on the devices, or streamed.
+
+    Attributes:
+      resident: whether the part lies on the devices.
+      pick: see `steps`.
+      data: the part on the devices, {} where it is streamed.
+      columns: width of a batch, padded so that the devices share it evenly.
+    """
+
+    def __init__(self, dataset: Dataset, part: Part, engine: Engine, batch: int):
+        """Places the part on the devices if it fits.
+
+        Args:
+          dataset: where it comes from.
+          part: which examples.
+          engine: the devices.
+          batch: B, over all devices.
+        """
+        self.dataset, self.part, self.engine, self.batch = dataset, part, engine, batch
+        self.columns = -(-batch // engine.count) * engine.count
+        self.resident = dataset.fits(part)
+        self.pick = steps.pick_rows if self.resident else steps.pick_given
+        self.data = engine.replicate(dataset.arrays(part)) if self.resident else {}
+
+    def rows(self, order: np.ndarray) -> np.ndarray:
+        """Returns `[steps, columns]` for an order `[N]` of examples."""
+        return rows_of(order, self.batch, self.columns)
+
+    def mine(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the last-axis columns that this process loads."""
+        columns = parallel.process_columns(self.columns, jax.process_count(), jax.process_index())
+        return rows[..., columns]
+
+
+class Predictor:
+    """Predicts whole parts with several models at once; compiled once a part."""
+
+    def __init__(self, task: base.Task, seeds: int):
+        self.task, self.seeds = task, seeds
+        self._compiled: dict[int, Any] = {}
+
+    def __call__(
+        self, model: Model, feed: Feed, present: Sequence[str] | None = None
+    ) -> Predictions:
+        """Returns predictions `[S, N, ...]` by name, in the part's order.
+
+        Args:
+          model: `params` and `variables`, replicated, with an axis of seeds.
+          feed: the part.
+          present: the modalities to show, None for all that an example has.
+        """
+        run = self._function(feed)
+        shown = self.task.modalities if present is None else present
+        keep = {m: np.bool_(m in shown) for m in self.task.modalities}
+        keep = feed.engine.replicate(keep)
+        rows = feed.rows(np.arange(len(feed.part), dtype=np.int32))
+        call = lambda xs: run(model["params"], model["variables"], feed.data, keep, xs)  # noqa: E731
+        if feed.resident:
+            chunks = [call(feed.engine.shard(feed.mine(rows), 1))]
+        else:
+            stream = feed.dataset.stream(feed.part, [feed.mine(r)[None] for r in rows])
+            chunks = [call(feed.engine.shard(batch, 1)) for batch in stream]
+        chunks = [feed.engine.fetch(chunk) for chunk in chunks]
+        whole = jax.tree.map(lambda *xs: np.concatenate(xs, axis=1), *chunks)
+        valid = rows.reshape(-1) >= 0
+        return {k: v.reshape(self.seeds, -1, *v.shape[3:])[:, valid] for k, v in whole.items()}
+
+    def _function(self, feed: Feed) -> Any:
+        if id(feed) not in self._compiled:
+            chunk = steps.predict_chunk(self.task.predict, feed.pick)
+            models = parallel.over_seeds(chunk, self.seeds, (0, 0, None, None, None))
+            self._compiled[id(feed)] = feed.engine.compile(models, (None, None, None, None, 1))
+        return self._compiled[id(feed)]
+
+
+def subsets(modalities: Sequence[str]) -> list[tuple[str, ...]]:
+    """Returns every non-empty subset, small ones first, in house order."""
+    return [
+        chosen
+        for size in range(1, len(modalities) + 1)
+        for chosen in itertools.combinations(modalities, size)
+    ]
+
+
+def summarize(per_seed: Sequence[metrics.Metrics], seeds: Sequence[int]) -> dict[str, Any]:
+    """Returns metrics by name; of several seeds `mean`, `std` and `per_seed`."""
+    if len(seeds) == 1:
+        return dict(per_seed[0])
+    by_seed = {str(seed): m for seed, m in zip(seeds, per_seed, strict=True)}
+    return {**metrics.over_seeds(per_seed), "per_seed": by_seed}
+
+
+def evaluate_part(
+    predictor: Predictor, model: Model, feed: Feed, present: Sequence[str] | None = None
+) -> tuple[list[metrics.Metrics], Predictions]:
+    """Returns the metrics of each seed, and the predictions `[S, N, ...]`."""
+    predictions = predictor(model, feed, present)
+    label = feed.dataset.labels(feed.part)
+    per_seed = [
+        predictor.task.metrics({k: v[s] for k, v in predictions.items()}, label)
+        for s in range(predictor.seeds)
+    ]
+    return per_seed, predictions
+
+
+def final_evaluation(
+    workdir: Workdir,
+    predictor: Predictor,
+    model: Model,
+    feed: Feed,
+    split: str,
+    seeds: Sequence[int],
+) -> dict[str, Any]:
+    """Writes eval/<split>.json, the csv files and eval/missing.json; returns the metrics.
+
+    Args:
+      workdir: where.
+      predictor: of the task.
+      model: `params` and `variables`, replicated, with an axis of seeds.
+      feed: the split.
+      split: its name in the file names.
+      seeds: of the models.
+    """
+    per_seed, predictions = evaluate_part(predictor, model, feed)
+    result = summarize(per_seed, seeds)
+    modalities = predictor.task.modalities
+    missing = {}
+    if len(modalities) > 1 and split == "test":
+        for shown in subsets(modalities):
+            metrics_shown, _ = evaluate_part(predictor, model, feed, shown)
+            missing["+".join(shown)] = summarize(metrics_shown, seeds)
+    if jax.process_index() == 0:
+        folder = workdir.path / "eval"
+        write_json(folder / f"{split}.json", result)
+        if missing:
+            write_json(folder / "missing.json", {"split": split, "subsets": missing})
+        _write_tables(folder, split, predictor.task, feed, predictions, seeds)
+    return result
+
+
+def _write_tables(
+    folder: Path,
+    split: str,
+    task: base.Task,
+    feed: Feed,
+    predictions: Predictions,
+    seeds: Sequence[int],
+) -> None:
+    """Writes <split>.csv (of several seeds: their mean prediction), and one a seed in seeds/."""
+    ids, labels = feed.dataset.ids(feed.part), feed.dataset.labels(feed.part)
+    mean = {name: value.mean(0) for name, value in predictions.items()}
+    _write_csv(folder / f"{split}.csv", task, ids, labels, mean)
+    if len(seeds) > 1:
+        for s, seed in enumerate(seeds):
+            own = {name: value[s] for name, value in predictions.items()}
+            _write_csv(folder / "seeds" / str(seed) / f"{split}.csv", task, ids, labels, own)
+
+
+def _write_csv(
+    path: Path, task: base.Task, ids: Sequence[str], labels: np.ndarray, own: Predictions
+) -> None:
+    """Writes one row an example: id, label, prediction, and a column a class."""
+    columns = task.table(own)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "label", *columns])
+        for row, name in enumerate(ids):
+            values = [_cell(column[row]) for column in columns.values()]
+            writer.writerow([name, _label(task.spec, labels[row]), *values])
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, np.floating) else str(value)
+
+
+def _label(spec: Any, label: Any) -> str:
+    """Returns a label in the words of its data set."""
+    if spec.kind == "score":
+        return f"{label:.6g}"
+    if spec.kind == "class":
+        return spec.classes[int(label)]
+    return "+".join(n for n, yes in zip(spec.classes, label, strict=True) if yes) or "none"
+
+
+def open_run(
+    path: str | Path, overrides: Mapping[str, Any]
+) -> tuple[Workdir, dict[str, Any], Dataset, base.Task, Engine]:
+    """Returns what a finished workdir needs to predict again.
+
+    Args:
+      path: the workdir.
+      overrides: config values by dotted name, which win over those of the run; only `data.` and
+        `parallel.` may differ.
+
+    Raises:
+      InputError: no workdir, or an override that would make it another model.
+    """
+    workdir = Workdir(path)
+    config = workdir.config()
+    for key, value in overrides.items():
+        _override(config, key, value)
+    configs.check_top_level(config)
+    parallel_config = configs.read(ParallelConfig, config["parallel"], "config.parallel")
+    parallel.initialize(parallel_config)
+    data = configs.read(DataConfig, config["data"], "config.data")
+    statistics = load_statistics(workdir.path / "standardization.npz")
+    dataset = Dataset(data, statistics)
+    task = base.find(config).Task(config, dataset.spec, dataset.modalities, parallel.AXIS)
+    return workdir, config, dataset, task, Engine(parallel_config.engine)
+
+
+def _override(config: dict[str, Any], key: str, value: Any) -> None:
+    """Sets one dotted key of a saved config."""
+    *sections, last = key.split(".")
+    section = config
+    for name in sections:
+        section = section[name]
+    if key.split(".")[0] not in ("data", "parallel"):
+        have = json.loads(json.dumps(configs.plain(value)))
+        if section.get(last) != have:
+            raise InputError(
+                f'"config.{key}" is {section.get(last)!r} in the run; an evaluation cannot change '
+                "it, only config.data and config.parallel"
+            )
+    section[last] = value
+
+
+def evaluate(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Evaluates the best models of a workdir on `config.data.split`; returns the metrics.
+
+    Args:
+      path: the workdir.
+      overrides: see `open_run`.
+
+    Raises:
+      InputError: see `open_run`, or nothing is trained there yet.
+    """
+    workdir, config, dataset, task, engine = open_run(path, overrides or {})
+    seeds = configs.seeds(config)
+    model = load_best(workdir, task, dataset, seeds)
+    split = config["data"]["split"]
+    feed = Feed(dataset, dataset.part(split), engine, config["train"]["eval_batch_size"])
+    predictor = Predictor(task, len(seeds))
+    result = final_evaluation(workdir, predictor, engine.replicate(model), feed, split, seeds)
+    logging.info("%s: %s", split, workdir.path / "eval" / f"{split}.json")
+    return result
+
+
+def load_best(workdir: Workdir, task: base.Task, dataset: Dataset, seeds: Sequence[int]) -> Model:
+    """Returns `params` and `variables` of the best epochs, host side, with an axis of seeds.
+
+    Raises:
+      InputError: no checkpoint is there.
+    """
+    best = checkpoints.Checkpoints(workdir.path / "checkpoints" / "best", keep=2)
+    found = best.restore()
+    best.close()
+    if found is None:
+        raise InputError(f"{workdir.path} has no trained model: checkpoints/best is empty")
+    shapes = jax.eval_shape(lambda k: task.init(k, dataset.zeros(2)), jax.random.key(0))
+    stack = lambda x: np.zeros((len(seeds), *x.shape), x.dtype)  # noqa: E731
+    params, variables = jax.tree.map(stack, shapes)
+    return checkpoints.fill({"params": params, "variables": variables}, found[0])

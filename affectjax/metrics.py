@@ -1,0 +1,135 @@
+"""Metrics by name, from the predictions of a whole split; never a mean of batch means.
+
+Letters: N examples, C classes, K binary tasks.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+from sklearn import metrics as skm
+
+# Every other metric is better when it is higher.
+LOWER_IS_BETTER = ("loss", "mae")
+
+Metrics = dict[str, float | list]
+
+
+def lower_is_better(name: str) -> bool:
+    """Returns whether a smaller value of the metric is the better one."""
+    return name in LOWER_IS_BETTER
+
+
+def classification(probability: np.ndarray, label: np.ndarray, classes: Sequence[str]) -> Metrics:
+    """Returns war, uar, f1_weighted, f1_macro, recall/<class> and confusion.
+
+    Args:
+      probability: `[N, C]`; the largest is the prediction, ties to the lower class.
+      label: `[N]` int.
+      classes: C names.
+
+    Returns:
+      Fractions in [0, 1]; `confusion` is `[C][C]` counts, rows the truth. UAR and macro F1 are
+      means over the classes that the split contains; an absent class has recall NaN.
+
+    Source: WAR and UAR as in section 4.2 of the UMBEnet paper.
+    """
+    prediction = probability.argmax(-1)
+    confusion = skm.confusion_matrix(label, prediction, labels=np.arange(len(classes)))
+    count = confusion.sum(1)
+    recall = np.where(count > 0, confusion.diagonal() / np.maximum(count, 1), np.nan)
+    seen = np.unique(label)
+    f1 = {
+        average: skm.f1_score(label, prediction, labels=seen, average=average, zero_division=0)
+        for average in ("weighted", "macro")
+    }
+    return {
+        "war": float((prediction == label).mean()),
+        "uar": float(np.nanmean(recall)),
+        "f1_weighted": float(f1["weighted"]),
+        "f1_macro": float(f1["macro"]),
+        **{f"recall/{name}": float(value) for name, value in zip(classes, recall, strict=True)},
+        "confusion": confusion.tolist(),
+    }
+
+
+def sentiment(score: np.ndarray, label: np.ndarray) -> Metrics:
+    """Returns the metrics of CMU-MOSI and MOSEI for scores in [-3, 3].
+
+    Args:
+      score: `[N]` predictions, not clipped.
+      label: `[N]` truths.
+
+    Returns:
+      acc2_has0 and f1_has0 (`>= 0` against `>= 0`, all examples), acc2_non0 and f1_non0
+      (`> 0` against `> 0`, examples of truth 0 left out), acc5, acc7 (clipped and rounded), mae
+      and corr (NaN where either side is constant). F1 is weighted by the truth.
+
+    Source: SPEC of the MCR system; section 4.1.1 of the MCR paper.
+    """
+    score, label = np.asarray(score, np.float64), np.asarray(label, np.float64)
+    kept = label != 0
+    constant = np.ptp(score) == 0 or np.ptp(label) == 0
+    binary = {
+        "has0": (score >= 0, label >= 0),
+        "non0": (score[kept] > 0, label[kept] > 0),
+    }
+    out = {}
+    for name, (guess, truth) in binary.items():
+        some = truth.size > 0
+        out[f"acc2_{name}"] = float((guess == truth).mean()) if some else float("nan")
+        f1 = skm.f1_score(truth, guess, average="weighted", zero_division=0) if some else np.nan
+        out[f"f1_{name}"] = float(f1)
+    for classes, bound in ((5, 2), (7, 3)):
+        rounded = (np.rint(np.clip(x, -bound, bound)) for x in (score, label))
+        out[f"acc{classes}"] = float(np.equal(*rounded).mean())
+    out["mae"] = float(np.abs(score - label).mean())
+    out["corr"] = float("nan") if constant else float(stats.pearsonr(score, label)[0])
+    return out
+
+
+def binary_tasks(probability: np.ndarray, label: np.ndarray, tasks: Sequence[str]) -> Metrics:
+    """Returns `<task>/acc` and `<task>/f1` (weighted by the truth) and their means, acc and f1.
+
+    Args:
+      probability: `[N, K]` of "yes".
+      label: `[N, K]` int, 0 or 1.
+      tasks: K names, as the four emotions of IEMOCAP.
+
+    Source: section 4.1.2 of the MCR paper.
+    """
+    out = {}
+    for i, name in enumerate(tasks):
+        guess, truth = (probability[:, i] > 0.5).astype(int), label[:, i]
+        out[f"{name}/acc"] = float((guess == truth).mean())
+        out[f"{name}/f1"] = float(skm.f1_score(truth, guess, average="weighted", zero_division=0))
+    for kind in ("acc", "f1"):
+        out[kind] = float(np.mean([out[f"{name}/{kind}"] for name in tasks]))
+    return out
+
+
+def over_seeds(per_seed: Sequence[Metrics]) -> dict[str, Metrics]:
+    """Returns `mean` and `std` (sample, n - 1; null of a single one) of each scalar metric."""
+    names = [n for n, value in per_seed[0].items() if isinstance(value, float)]
+    table = {n: np.array([metrics[n] for metrics in per_seed]) for n in names}
+    std = lambda v: float(v.std(ddof=1)) if len(v) > 1 else float("nan")  # noqa: E731
+    return {
+        "mean": {n: float(v.mean()) for n, v in table.items()},
+        "std": {n: std(v) for n, v in table.items()},
+    }
+
+
+def paired_t_test(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float]:
+    """Returns t and the two-sided p of a paired t-test; NaN where all differences are equal.
+
+    Args:
+      ours: one value a seed or fold.
+      theirs: the values of the other run, in the same order.
+
+    Source: Tables 2 to 4 of the MCR paper.
+    """
+    difference = np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)
+    if len(difference) < 2 or np.ptp(difference) == 0:
+        return float("nan"), float("nan")
+    result = stats.ttest_rel(ours, theirs)
+    return float(result.statistic), float(result.pvalue)

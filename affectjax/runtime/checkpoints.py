@@ -1,0 +1,173 @@
+"""Checkpoints through Orbax: written in the background, checked by checksum when read.
+
+    checkpoints/latest/<step>/    everything that a run needs to go on: two of them
+    checkpoints/best/<step>/      params and variables of the best epoch, for evaluation
+
+Every leaf has an axis of seeds; each seed has a best epoch of its own.
+"""
+
+import functools
+import io
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from flax import traverse_util
+from jax.experimental import multihost_utils
+
+from affectjax.errors import InputError
+
+Tree = Any
+Flat = dict[str, np.ndarray]
+_META = "meta.json"
+
+
+class Checkpoints:
+    """One folder of numbered checkpoints, `tree` and `meta` each.
+
+    Only the first process reads and writes; the others are told.
+    """
+
+    def __init__(self, folder: Path, keep: int):
+        """Opens the folder.
+
+        Args:
+          folder: made when the first checkpoint is written.
+          keep: how many of the newest to keep.
+        """
+        self.folder = folder
+        self._manager = None
+        if jax.process_index() == 0:
+            alone = ocp.options.MultiprocessingOptions(
+                primary_host=0, active_processes={0}, barrier_sync_key_prefix=folder.name
+            )
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=keep,
+                create=False,
+                multiprocessing_options=alone,
+                enable_async_checkpointing=True,
+            )
+            folder.mkdir(parents=True, exist_ok=True)
+            self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+
+    def save(self, step: int, tree: Tree, meta: Mapping[str, Any]) -> None:
+        """Starts to write a checkpoint; returns once `tree` (NumPy arrays) may change.
+
+        Args:
+          step: its number, larger than all before.
+          tree: of arrays, in any containers.
+          meta: anything of JSON's types.
+        """
+        if self._manager is None:
+            return
+        flat = flatten(tree)
+        nested = traverse_util.unflatten_dict(flat, sep="/")
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                tree=ocp.args.StandardSave(nested),
+                meta=ocp.args.JsonSave({**meta, "checksum": _checksum(flat)}),
+            ),
+            force=True,
+        )
+
+    def wait(self) -> None:
+        """Returns when all that was started is on disk."""
+        if self._manager is not None:
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and frees what the writer holds."""
+        if self._manager is not None:
+            self._manager.close()
+
+    def restore(self) -> tuple[Flat, dict[str, Any]] | None:
+        """Returns arrays by path and meta of the newest sound checkpoint, None where none is.
+
+        A damaged one is named in the log and passed over for the one before. See `fill`.
+
+        Raises:
+          InputError: there are checkpoints, and all are damaged.
+        """
+        found = self._newest() if self._manager is not None else None
+        return found if jax.process_count() == 1 else _tell(found)
+
+    def _newest(self) -> tuple[Flat, dict[str, Any]] | None:
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                return self._read(step)
+            # Whatever a broken file makes the reader raise, the answer is the one before.
+            except Exception as error:
+                reason = " ".join(str(error).split())[:200]
+                logging.warning("checkpoint %d in %s is damaged (%s)", step, self.folder, reason)
+                self._manager.delete(step)
+        if steps:
+            raise InputError(f"every checkpoint in {self.folder} is damaged: {steps}")
+        return None
+
+    def _read(self, step: int) -> tuple[Flat, dict[str, Any]]:
+        read = self._manager.restore(
+            step,
+            args=ocp.args.Composite(tree=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()),
+        )
+        flat = {k: np.asarray(v) for k, v in traverse_util.flatten_dict(read.tree, sep="/").items()}
+        meta = dict(read.meta)
+        if meta.pop("checksum") != _checksum(flat):
+            raise ValueError("its checksum is wrong")
+        return flat, meta
+
+
+def flatten(tree: Tree) -> Flat:
+    """Returns the arrays of any tree by path, as in "opt/1/mu/head/kernel"."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
+    return {name(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def fill(like: Tree, flat: Flat) -> Tree:
+    """Returns a tree built as `like` with the arrays of a checkpoint.
+
+    Raises:
+      InputError: a path or a shape is not that of `like`.
+    """
+    want = flatten(like)
+    for path in sorted(want.keys() | flat.keys()):
+        have, need = flat.get(path), want.get(path)
+        if have is None or need is None or have.shape != need.shape:
+            sides = [None if x is None else list(x.shape) for x in (have, need)]
+            raise InputError(
+                f"the checkpoint does not fit the config: {path} has shape {sides[0]} there and "
+                f"{sides[1]} here"
+            )
+    return jax.tree.unflatten(jax.tree.structure(like), [flat[path] for path in want])
+
+
+def _checksum(flat: Flat) -> int:
+    """Returns CRC-32 over names, shapes, types and bytes of all arrays."""
+    crc = 0
+    for path, leaf in sorted(flat.items()):
+        crc = zlib.crc32(f"{path}{leaf.shape}{leaf.dtype}".encode(), crc)
+        crc = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), crc)
+    return crc
+
+
+def _tell(found: tuple[Flat, dict[str, Any]] | None) -> Any:
+    """Returns in every process what the first one found."""
+    buffer = io.BytesIO()
+    if found is not None:
+        np.savez(buffer, **found[0], **{_META: np.array(json.dumps(found[1]))})
+    tell = multihost_utils.broadcast_one_to_all
+    size = int(tell(np.int32(len(buffer.getvalue()))))
+    if not size:
+        return None
+    mine = np.frombuffer(buffer.getvalue(), np.uint8) if found else np.zeros(size, np.uint8)
+    with np.load(io.BytesIO(np.asarray(tell(mine)).tobytes()), allow_pickle=False) as told:
+        flat = {key: told[key] for key in told.files}
+    return flat, json.loads(str(flat.pop(_META)))

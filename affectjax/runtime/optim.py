@@ -1,0 +1,84 @@
+"""Optimizers and learning rates from `config.optim`."""
+
+import dataclasses
+
+import optax
+
+OPTIMIZERS = ("adam", "adamw")
+SCHEDULES = ("constant", "cosine", "step")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """`config.optim`.
+
+    Attributes:
+      name: "adam" or "adamw".
+      learning_rate: the peak.
+      weight_decay: decoupled, of adamw.
+      clip_norm: largest global norm of a gradient, 0 for no limit.
+      schedule: "constant", "cosine" (to zero over the stage) or "step".
+      warmup_epochs: linear from zero, in epochs.
+      step_epochs: epochs at which "step" multiplies the rate by `step_factor`.
+      step_factor: see there.
+      plateau_patience: epochs without a better validation loss after which the rate is multiplied
+        by `plateau_factor`, 0 for never.
+      plateau_factor: see there.
+    """
+
+    name: str = "adam"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    schedule: str = "constant"
+    warmup_epochs: float = 0.0
+    step_epochs: tuple[int, ...] = ()
+    step_factor: float = 0.1
+    plateau_patience: int = 0
+    plateau_factor: float = 0.1
+
+    def __post_init__(self):
+        for key, allowed in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if getattr(self, key) not in allowed:
+                value = getattr(self, key)
+                raise ValueError(f"{key} is {value!r}; allowed: {', '.join(allowed)}")
+        if self.weight_decay and self.name == "adam":
+            raise ValueError("weight_decay is for adamw; with adam it would not be read")
+
+
+def schedule(config: OptimConfig, epochs: int, steps: int) -> optax.Schedule:
+    """Returns the learning rate at a step of a stage of `epochs` epochs of `steps` steps."""
+    warmup = round(config.warmup_epochs * steps)
+    if config.schedule == "cosine":
+        after = optax.cosine_decay_schedule(config.learning_rate, max(epochs * steps - warmup, 1))
+    elif config.schedule == "step":
+        drops = {epoch * steps - warmup: config.step_factor for epoch in config.step_epochs}
+        after = optax.piecewise_constant_schedule(config.learning_rate, drops)
+    else:
+        after = optax.constant_schedule(config.learning_rate)
+    if not warmup:
+        return after
+    rise = optax.linear_schedule(0.0, config.learning_rate, warmup)
+    return optax.join_schedules([rise, after], [warmup])
+
+
+def optimizer(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    """Returns clipping, then Adam with decoupled weight decay, at the given rate."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
+        optax.scale_by_adam(),
+        optax.add_decayed_weights(config.weight_decay) if config.weight_decay else optax.identity(),
+        optax.scale_by_learning_rate(rate),
+    )
+
+
+def plateau(config: OptimConfig) -> optax.GradientTransformationExtraArgs:
+    """Returns what turns a 1 into the factor of the learning rate, once an epoch.
+
+    `update(1.0, state, value=validation_loss)` returns the factor and the new state.
+    """
+    if not config.plateau_patience:
+        return optax.with_extra_args_support(optax.identity())
+    return optax.contrib.reduce_on_plateau(
+        factor=config.plateau_factor, patience=config.plateau_patience, rtol=0.0, atol=0.0
+    )

@@ -1,0 +1,178 @@
+"""What is compiled: one training step, one prediction, and the scans over them.
+
+Each function here is one transform, per model and per device; `Engine.compile` and `over_seeds` add
+the other axes. Letters: B examples on this device, C steps in one call.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import traverse_util
+from jax import lax
+
+from affectjax.runtime.parallel import AXIS
+
+Tree = Any
+State = dict[str, Tree]
+Batch = dict[str, Any]
+Pick = Callable[[Tree, Tree], Batch]
+# Step, not measurement, is what these count: they are not averaged over an epoch by weight.
+EXAMPLES = "examples"
+
+
+def split_params(params: Tree, trains: Callable[[str], bool]) -> tuple[Tree, Tree]:
+    """Returns the parameters that train, and the frozen others.
+
+    Args:
+      params: nested dicts.
+      trains: predicate over paths such as "head/kernel".
+    """
+    flat = traverse_util.flatten_dict(params, sep="/")
+    parts = ({}, {})
+    for path, leaf in flat.items():
+        parts[0 if trains(path) else 1][path] = leaf
+    return tuple(traverse_util.unflatten_dict(part, sep="/") for part in parts)
+
+
+def merge_params(trained: Tree, frozen: Tree) -> Tree:
+    """Returns what `split_params` took apart."""
+    flat = traverse_util.flatten_dict(trained) | traverse_util.flatten_dict(frozen)
+    return traverse_util.unflatten_dict(flat)
+
+
+def new_state(
+    params: Tree, variables: Tree, tx: optax.GradientTransformation, key: jax.Array
+) -> State:
+    """Returns the state of one model at the start of a stage.
+
+    Args:
+      params: those that train.
+      variables: other collections.
+      tx: the optimizer.
+      key: of the stage.
+    """
+    return {
+        "params": params,
+        "variables": variables,
+        "opt": tx.init(params),
+        "step": jnp.zeros((), jnp.int32),
+        "rng": jax.random.key_data(key),
+        "scale": jnp.ones(()),
+        "active": jnp.ones((), bool),
+    }
+
+
+def train_step(
+    loss: Callable[..., Any], tx: optax.GradientTransformation, rate: optax.Schedule
+) -> Callable[[State, Tree, Batch], tuple[State, dict[str, jax.Array]]]:
+    """Returns the step `(state, frozen, batch) -> (state, measurements)`.
+
+    Args:
+      loss: see `Stage.loss`.
+      tx: the optimizer.
+      rate: the learning rate at a step of the stage, to be measured.
+    """
+
+    def step(state, frozen, batch):
+        rng = jax.random.fold_in(jax.random.wrap_key_data(state["rng"]), state["step"])
+
+        def objective(params):
+            return loss(merge_params(params, frozen), state["variables"], batch, rng)
+
+        (_, (variables, measured)), grads = jax.value_and_grad(objective, has_aux=True)(
+            state["params"]
+        )
+        grads, measured = lax.pmean((grads, measured), AXIS)
+        updates, opt = tx.update(grads, state["opt"], state["params"])
+        updates = jax.tree.map(lambda u: u * state["scale"], updates)
+        measured |= {
+            "grad_norm": optax.global_norm(grads),
+            "update_norm": optax.global_norm(updates),
+            "learning_rate": rate(state["step"]) * state["scale"],
+            EXAMPLES: lax.psum(batch["weight"].sum(), AXIS),
+        }
+        new = {
+            "params": optax.apply_updates(state["params"], updates),
+            "variables": variables,
+            "opt": opt,
+            "step": state["step"] + 1,
+        }
+        return state | new, measured
+
+    return step
+
+
+def hold_finished(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a step that leaves a model as it is once its `active` is false.
+
+    Of several models trained together, one may meet its stop rule before the others.
+    """
+
+    def held(state, frozen, batch):
+        new, measured = step(state, frozen, batch)
+        keep = lambda a, b: jnp.where(state["active"], a, b)  # noqa: E731
+        return jax.tree.map(keep, new, state), measured
+
+    return held
+
+
+def pick_rows(data: Tree, rows: jax.Array) -> Batch:
+    """Returns the batch for `rows` `[B]` of data `[N, ...]` on the device; -1 only pads."""
+    batch = jax.tree.map(lambda x: x[jnp.maximum(rows, 0)], data)
+    return batch | {"weight": (rows >= 0).astype(jnp.float32)}
+
+
+def pick_given(data: Tree, batch: Batch) -> Batch:
+    """Returns the batch as it was streamed to the device."""
+    del data
+    return batch
+
+
+def train_chunk(step: Callable[..., Any], pick: Pick) -> Callable[..., Any]:
+    """Returns `(state, frozen, data, xs) -> (state, measurements [C])`: a scan over C steps.
+
+    Args:
+      step: see `train_step`.
+      pick: makes the batch from `data` and one row of `xs`.
+    """
+
+    def run(state, frozen, data, xs):
+        return lax.scan(lambda s, x: step(s, frozen, pick(data, x)), state, xs)
+
+    return run
+
+
+def restrict(batch: Batch, keep: Mapping[str, jax.Array]) -> Batch:
+    """Returns the batch with modality m absent, in every example, where `keep[m]` is false."""
+    out = dict(batch) | {"present": dict(batch["present"])}
+    for m, kept in keep.items():
+        mask = batch[m]["mask"] & kept
+        out[m] = {"x": jnp.where(kept, batch[m]["x"], 0), "mask": mask}
+        out["present"][m] = batch["present"][m] & kept
+    return out
+
+
+def predict_chunk(predict: Callable[..., Any], pick: Pick) -> Callable[..., Any]:
+    """Returns `(params, variables, data, keep, xs) -> predictions [C, B of all devices, ...]`.
+
+    Args:
+      predict: see `Task.predict`.
+      pick: makes the batch from `data` and one row of `xs`.
+    """
+
+    def run(params, variables, data, keep, xs):
+        def one(_, x):
+            out = predict(params, variables, restrict(pick(data, x), keep))
+            return None, lax.all_gather(out, AXIS, tiled=True)
+
+        return lax.scan(one, None, xs)[1]
+
+    return run
+
+
+def keep_better(better: jax.Array, new: Tree, best: Tree) -> Tree:
+    """Returns the model `new` where `better` (a bool), else `best`."""
+    return jax.tree.map(lambda a, b: jnp.where(better, a, b), new, best)

@@ -1,0 +1,182 @@
+"""The workdir: what a run leaves behind, and what it says before it goes on in one.
+
+config.json            resolved config, versions, git revision, devices
+metrics.jsonl          one object a line; NaN as null
+tensorboard/           the same scalars
+standardization.npz    statistics of the training split
+checkpoints/           see `checkpoints.py`
+eval/                  see `affectjax/evaluate.py`
+"""
+
+import importlib.metadata
+import json
+import math
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from affectjax.errors import InputError
+from affectjax.runtime import configs
+
+# They say where a run runs, not what it computes, and differ between its own processes.
+PLACE = ("parallel.coordinator", "parallel.process")
+# What --mode=eval evaluates is not part of the training.
+NOT_TRAINING = (*PLACE, "data.split")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+class Workdir:
+    """The folder of a run.
+
+    Attributes:
+      path: the folder.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    def claim(self, config: Mapping[str, Any]) -> None:
+        """Makes the folder and its config.json, or checks that they are those of this config.
+
+        Raises:
+          InputError: another config's, not writable, or not a workdir.
+        """
+        file = self.path / "config.json"
+        if file.exists():
+            theirs = self.config()
+            lines = configs.differences(_training(config), _training(theirs))
+            if lines:
+                raise InputError(
+                    f"{self.path} belongs to a run with another config ({'; '.join(lines)}); "
+                    "choose another --workdir"
+                )
+            _check_writable(self.path)
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            _check_writable(self.path)
+            write_json(file, {"config": configs.plain(config), **_provenance()})
+        except OSError as error:
+            raise InputError(f"cannot write to the workdir {self.path}: {error}") from error
+
+    def config(self) -> dict[str, Any]:
+        """Returns the config of the run that is here.
+
+        Raises:
+          InputError: there is none.
+        """
+        file = self.path / "config.json"
+        try:
+            return json.loads(file.read_text())["config"]
+        except FileNotFoundError:
+            raise InputError(f"{self.path} is no workdir: it has no config.json") from None
+        except (json.JSONDecodeError, KeyError, OSError) as error:
+            raise InputError(f"{file} cannot be read: {error}") from error
+
+
+def _training(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in configs.flatten(config).items() if k not in NOT_TRAINING}
+
+
+def _check_writable(path: Path) -> None:
+    probe = path / f".writable-{os.getpid()}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write to the workdir {path}: {error.strerror}") from error
+
+
+def _provenance() -> dict[str, Any]:
+    """Returns versions, git revision (None outside a checkout) and devices."""
+    here = Path(__file__).parent
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+        cwd=here,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "git": git.stdout.strip() if git.returncode == 0 else None,
+        "devices": [str(d) for d in jax.devices()],
+    }
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as JSON, NaN and infinities as null, at once or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(_finite(value), indent=2) + "\n")
+    os.replace(part, path)
+
+
+def _finite(value: Any) -> Any:
+    """Returns `value` with null for every number that JSON cannot write."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+class MetricWriter:
+    """Writes metrics.jsonl and tensorboard/; silent in all processes but the first.
+
+    The position in metrics.jsonl is part of a checkpoint: a run that goes on cuts off what a
+    killed one wrote after it.
+    """
+
+    def __init__(self, workdir: Workdir, position: int = 0, step: int = 0):
+        """Opens the files.
+
+        Args:
+          workdir: where.
+          position: bytes of metrics.jsonl to keep.
+          step: of the checkpoint; TensorBoard forgets what came later.
+        """
+        self._file = self._board = None
+        if jax.process_index():
+            return
+        from tensorboardX import SummaryWriter  # it is slow to import, and one process needs it
+
+        self._file = (workdir.path / "metrics.jsonl").open("ab")
+        self._file.truncate(position)
+        self._file.seek(position)
+        board = workdir.path / "tensorboard"
+        self._board = SummaryWriter(str(board), purge_step=step + 1 if step else None)
+
+    @property
+    def position(self) -> int:
+        """Bytes written to metrics.jsonl so far."""
+        return self._file.tell() if self._file else 0
+
+    def write(self, where: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+        """Appends one line.
+
+        Args:
+          where: step, epoch, stage, split and seed.
+          values: metrics by name; what is no number is left out.
+        """
+        scalars = {k: float(v) for k, v in values.items() if isinstance(v, int | float)}
+        if self._file is None:
+            return
+        line = json.dumps(_finite({**where, **scalars}))
+        self._file.write(line.encode() + b"\n")
+        self._file.flush()
+        for name, value in scalars.items():
+            tag = f"{where['stage']}/{where['split']}/{name}/seed_{where['seed']}"
+            self._board.add_scalar(tag, value, where["step"])
+
+    def close(self) -> None:
+        """Closes both."""
+        if self._file:
+            self._file.close()
+            self._board.close()

@@ -1,0 +1,108 @@
+"""What a task is to the training loop: stages, a model, predictions and metrics.
+
+Letters: B examples on this device, N examples of a split.
+"""
+
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from affectjax.data.labels import LabelSpec
+from affectjax.errors import InputError
+from affectjax.runtime.configs import check_keys
+from affectjax.runtime.optim import OptimConfig
+
+Tree = Any
+Batch = Mapping[str, Any]
+Measurements = dict[str, jax.Array]
+Loss = Callable[[Tree, Tree, Batch, jax.Array], tuple[jax.Array, tuple[Tree, Measurements]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage of training.
+
+    Attributes:
+      name: stands in every line that is logged.
+      loss: `(params, variables, batch, rng) -> (scalar, (variables, measurements))`, per device;
+        the scalar and the measurements are this device's parts, whose mean over devices counts.
+      trains: whether the parameter of a path, as in "head/kernel", is trained.
+      optim: optimizer and learning rate.
+      epochs: the most there are.
+      batch_size: over all devices.
+      select: the validation metric by which the best epoch is chosen, or "loss".
+      patience: epochs without a better one after which the stage ends, 0 for never.
+      on_end: hand-over of a model's `{"params", "variables"}` to the next stage.
+    """
+
+    name: str
+    loss: Loss
+    optim: OptimConfig
+    epochs: int
+    batch_size: int
+    select: str
+    patience: int = 0
+    trains: Callable[[str], bool] = lambda path: True
+    on_end: Callable[[Tree], Tree] = lambda model: model
+
+
+class Task(Protocol):
+    """What `affectjax.tasks.<name>.Task(config, spec, modalities, axis_name)` provides."""
+
+    stages: tuple[Stage, ...]
+    spec: LabelSpec
+    modalities: tuple[str, ...]
+
+    def init(self, key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
+        """Returns new params and variables for batches shaped as `batch`."""
+
+    def predict(self, params: Tree, variables: Tree, batch: Batch) -> dict[str, jax.Array]:
+        """Returns per example, all `[B, ...]`: what metrics and tables need, and `loss` `[B]`."""
+
+    def metrics(self, predictions: Mapping[str, np.ndarray], label: np.ndarray) -> dict:
+        """Returns the metrics by name of the predictions `[N, ...]` of a whole split."""
+
+    def table(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the columns of the csv of predictions, `prediction` first, each `[N]`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StageConfig:
+    """One entry of `config.stages`.
+
+    Attributes: see `Stage`.
+    """
+
+    epochs: int
+    batch_size: int
+    select: str = "loss"
+    patience: int = 0
+
+
+def find(config: Mapping[str, Any]) -> Any:
+    """Returns the module `affectjax.tasks.<config.task>`.
+
+    Raises:
+      InputError: there is none.
+    """
+    package = importlib.import_module("affectjax.tasks")
+    names = [m.name for m in pkgutil.iter_modules(package.__path__) if m.name != "base"]
+    if config["task"] not in names:
+        raise InputError(f'"config.task" is {config["task"]!r}; allowed: {", ".join(names)}')
+    return importlib.import_module(f"affectjax.tasks.{config['task']}")
+
+
+def model_fields(cls: type, section: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of Flax module `cls`: a config section's keys, and what is given.
+
+    Raises:
+      InputError: a key is no attribute of the module.
+    """
+    known = [f.name for f in dataclasses.fields(cls) if f.name not in ("parent", "name", *given)]
+    check_keys(section, known, "config.model")
+    return {**section, **given}

@@ -1,0 +1,153 @@
+"""MCR and its baseline MulT: asynchronous feature sequences to a score, a class or binary tasks.
+
+Source: SPEC section 2; Yang et al. 2023, section 4; Tsai et al. 2019.
+Letters: B examples, C classes, K binary tasks, N examples of a split.
+"""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from affectjax import metrics
+from affectjax.data.labels import LabelSpec
+from affectjax.errors import InputError
+from affectjax.ops import losses
+from affectjax.runtime import configs
+from affectjax.runtime.optim import OptimConfig
+from affectjax.tasks.base import Batch, Stage, StageConfig, Tree, model_fields
+
+MODELS = {"mcr": "MCR", "mult": "MulT"}
+
+
+class Task:
+    """One stage, `train`; every parameter trains.
+
+    Attributes: see `affectjax.tasks.base.Task`.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        spec: LabelSpec,
+        modalities: tuple[str, ...],
+        axis_name: str | None,
+    ):
+        """Builds the model and the stage.
+
+        Args:
+          config: the whole config.
+          spec: what the labels mean.
+          modalities: those of the data.
+          axis_name: the mapped axis over which a batch is split, None where it is whole.
+
+        Raises:
+          InputError: a key that nobody reads, or a value that is not allowed.
+        """
+        self.spec, self.axis_name = spec, axis_name
+        section = configs.plain(config["model"])
+        self.modalities = _chosen(section.pop("modalities", ()), modalities)
+        self.model = self._model(section, axis_name)
+        stages = configs.plain(config["stages"])
+        configs.check_keys(stages, ("train",), "config.stages")
+        stage = configs.read(StageConfig, stages["train"], "config.stages.train")
+        optim = configs.read(OptimConfig, config["optim"], "config.optim")
+        self.stages = (
+            Stage(
+                "train",
+                self.loss,
+                optim,
+                stage.epochs,
+                stage.batch_size,
+                stage.select,
+                stage.patience,
+            ),
+        )
+
+    def _model(self, section: dict[str, Any], axis_name: str | None) -> Any:
+        name = section.pop("name", None)
+        if name not in MODELS:
+            raise InputError(f'"config.model.name" is {name!r}; allowed: {", ".join(MODELS)}')
+        cls = getattr(importlib.import_module(f"affectjax.models.{name}"), MODELS[name])
+        outputs = {
+            "score": 1,
+            "class": len(self.spec.classes),
+            "binary": 2 * len(self.spec.classes),
+        }
+        given = {
+            "outputs": outputs[self.spec.kind],
+            "modalities": self.modalities,
+            "axis_name": axis_name,
+        }
+        try:
+            return cls(**model_fields(cls, section, given))
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+    def init(self, key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
+        """Returns new params, and no variables: neither model has any."""
+        return self.model.init(key, batch, train=False)["params"], {}
+
+    def loss(
+        self, params: Tree, variables: Tree, batch: Batch, rng: jax.Array
+    ) -> tuple[jax.Array, tuple[Tree, dict[str, jax.Array]]]:
+        """Returns this device's part of the mean loss over the batch (section 4.2)."""
+        logits, _ = self.model.apply({"params": params}, batch, train=True, rngs={"dropout": rng})
+        each = self._each(logits, batch["label"])
+        loss = losses.weighted_mean(each, batch["weight"], self.axis_name)
+        return loss, (variables, {"loss": loss})
+
+    def _each(self, logits: jax.Array, label: jax.Array) -> jax.Array:
+        """Returns `[B]` losses."""
+        if self.spec.kind == "score":
+            return losses.l1(logits[:, 0], label)
+        if self.spec.kind == "class":
+            return losses.cross_entropy(logits, label)
+        return losses.binary_tasks(logits.reshape(*label.shape, 2), label)
+
+    def predict(self, params: Tree, variables: Tree, batch: Batch) -> dict[str, jax.Array]:
+        """Returns `loss` `[B]` and `score` `[B]`, or `probability` `[B, C]` or `[B, K]` of yes."""
+        logits, _ = self.model.apply({"params": params}, batch, train=False)
+        out = {"loss": self._each(logits, batch["label"])}
+        if self.spec.kind == "score":
+            return out | {"score": logits[:, 0]}
+        if self.spec.kind == "class":
+            return out | {"probability": jax.nn.softmax(logits)}
+        pairs = logits.reshape(len(logits), -1, 2)
+        return out | {"probability": jnp.take(jax.nn.softmax(pairs), 1, axis=-1)}
+
+    def metrics(self, predictions: Mapping[str, np.ndarray], label: np.ndarray) -> dict:
+        """Returns the metrics of the label's kind, and the mean loss."""
+        if self.spec.kind == "score":
+            named = metrics.sentiment(predictions["score"], label)
+        elif self.spec.kind == "class":
+            named = metrics.classification(predictions["probability"], label, self.spec.classes)
+        else:
+            named = metrics.binary_tasks(predictions["probability"], label, self.spec.classes)
+        return {"loss": float(predictions["loss"].mean(dtype=np.float64)), **named}
+
+    def table(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns `prediction`, then a column a class (probability), or none for scores."""
+        if self.spec.kind == "score":
+            return {"prediction": predictions["score"]}
+        probability = predictions["probability"]
+        names = np.array(self.spec.classes)
+        if self.spec.kind == "class":
+            prediction = names[probability.argmax(-1)]
+        else:
+            yes = probability > 0.5
+            prediction = np.array(["+".join(names[row]) or "none" for row in yes])
+        return {"prediction": prediction, **dict(zip(names.tolist(), probability.T, strict=True))}
+
+
+def _chosen(wanted: tuple[str, ...], have: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the modalities to use: those wanted, or all that the data has."""
+    lacking = [m for m in wanted if m not in have]
+    if lacking:
+        raise InputError(
+            f'"config.model.modalities" has {lacking[0]!r}; the data has: {", ".join(have)}'
+        )
+    return tuple(m for m in have if not wanted or m in wanted)

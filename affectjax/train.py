@@ -1,0 +1,384 @@
+"""The one training loop: stages, epochs, checkpoints, the final evaluation.
+
+Letters: S seeds (models trained together), N examples, B batch, C steps of an epoch.
+"""
+
+import concurrent.futures
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tqdm
+from absl import logging
+
+from affectjax import evaluate
+from affectjax.data import pipeline
+from affectjax.data.pipeline import DataConfig, Dataset
+from affectjax.evaluate import Feed, Model, Predictor
+from affectjax.runtime import checkpoints, configs, optim, parallel, selection, steps
+from affectjax.runtime.checkpoints import Checkpoints
+from affectjax.runtime.parallel import Engine, ParallelConfig
+from affectjax.runtime.preemption import EXIT_CODE, Preemption
+from affectjax.runtime.workdir import MetricWriter, Workdir
+from affectjax.tasks import base
+from affectjax.tasks.base import Stage
+
+Tree = Any
+Series = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """`config.train`.
+
+    Attributes:
+      eval_batch_size: over all devices.
+      checkpoint_epochs: epochs between two checkpoints.
+      checkpoint_steps: of a streamed part, steps between two checkpoints within an epoch, 0 for
+        none.
+      progress: whether to show a progress bar.
+    """
+
+    eval_batch_size: int = 64
+    checkpoint_epochs: int = 1
+    checkpoint_steps: int = 0
+    progress: bool = True
+
+
+class NonFiniteLoss(ArithmeticError):
+    """The loss or its gradient is NaN or infinite; the last good checkpoint stays."""
+
+
+def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
+    """Trains as the config says, or goes on where a run in `workdir` stopped; then evaluates.
+
+    Args:
+      config: see the files in configs/.
+      workdir: where the run leaves everything; see README.
+
+    Returns:
+      The metrics of the test split, as eval/test.json has them.
+
+    Raises:
+      InputError: bad config or data, or a workdir of another config.
+      NonFiniteLoss: names stage, step and seed.
+      SystemExit: after a SIGTERM, with the checkpoint on disk.
+    """
+    configs.check_top_level(config)
+    parallel_config = configs.read(ParallelConfig, config["parallel"], "config.parallel")
+    settings = configs.read(TrainConfig, config["train"], "config.train")
+    data = configs.read(DataConfig, config["data"], "config.data")
+    seeds = configs.seeds(config)
+    parallel.initialize(parallel_config)
+    dataset = Dataset(data)
+    for role in ("train", "valid", "test"):
+        dataset.part(role)
+    task = base.find(config).Task(config, dataset.spec, dataset.modalities, parallel.AXIS)
+    folder = Workdir(workdir)
+    if jax.process_index() == 0:
+        folder.claim(config)
+        pipeline.save_statistics(dataset.statistics, folder.path / "standardization.npz")
+    trainer = Trainer(task, dataset, Engine(parallel_config.engine), settings, seeds, folder)
+    try:
+        with Preemption() as preemption:
+            return trainer.run(preemption)
+    finally:
+        trainer.close()
+
+
+class Trainer:
+    """One run: the models of all seeds, and all that must survive a restart.
+
+    Attributes:
+      state, frozen, best: on the devices, each leaf with an axis of seeds: `steps.new_state`, the
+        parameters that do not train, and params and variables of each model's best epoch.
+      control: on the host, see `selection`.
+      done: on the host, in JSON's types, where the run is: stage, epoch, step (of all stages
+        together), finished; and within an epoch of a streamed part `stream`, its position, and
+        `series`, what was measured so far.
+    """
+
+    def __init__(
+        self,
+        task: base.Task,
+        dataset: Dataset,
+        engine: Engine,
+        settings: TrainConfig,
+        seeds: tuple[int, ...],
+        workdir: Workdir,
+    ):
+        self.task, self.dataset, self.engine = task, dataset, engine
+        self.settings, self.seeds, self.workdir = settings, seeds, workdir
+        self.predictor = Predictor(task, len(seeds))
+        folder = workdir.path / "checkpoints"
+        self.latest, self.kept = Checkpoints(folder / "latest", 2), Checkpoints(folder / "best", 2)
+        self.thread = concurrent.futures.ThreadPoolExecutor(1)
+        self.writer: MetricWriter | None = None
+        keep = parallel.over_seeds(steps.keep_better, len(seeds), (0, 0, 0))
+        self.keep_better = engine.compile(keep, (None, None, None), donate=(2,))
+
+    def close(self) -> None:
+        """Waits for checkpoints under way, and closes files."""
+        self.thread.shutdown(cancel_futures=True)
+        for part in (self.latest, self.kept, self.writer):
+            if part is not None:
+                part.close()
+
+    def run(self, preemption: Preemption) -> dict[str, Any]:
+        """Runs the stages that are left, then the final evaluation; returns its metrics."""
+        self._start()
+        if self.done["finished"]:
+            logging.info("%s is finished already: nothing to do", self.workdir.path)
+            return json.loads((self.workdir.path / "eval" / "test.json").read_text())
+        while True:
+            index = self.done["stage"]
+            self._run_stage(self.task.stages[index], preemption)
+            if index + 1 == len(self.task.stages):
+                break
+            self._begin_stage(index + 1, self._hand_over(self.task.stages[index]))
+            self.done |= {"stage": index + 1, "epoch": 0}
+        result = self._evaluate()
+        self.done |= {"finished": True}
+        self._save(self.done["step"] + 1)
+        return result
+
+    # Order of initialisation: the run's own checkpoint, else from scratch.
+
+    def _start(self) -> None:
+        """Fills state, frozen, best, control and done."""
+        models = self._init()
+        found = self.latest.restore()
+        written = 0
+        self.done = {"stage": 0, "epoch": 0, "step": 0, "finished": False}
+        self.done |= {"stream": None, "series": {}}
+        if found is not None:
+            flat, self.done = found
+            written = self.done.pop("metrics_bytes")
+        self._begin_stage(self.done["stage"], models)
+        if found is not None:
+            tree = checkpoints.fill(self._host_tree(), flat)
+            on_devices = (tree["state"], tree["frozen"], tree["best"])
+            self.state, self.frozen, self.best = self.engine.replicate(on_devices)
+            self.control = tree["control"]
+            name = self.task.stages[self.done["stage"]].name
+            logging.info("going on in stage %s after epoch %d", name, self.done["epoch"])
+        self.writer = MetricWriter(self.workdir, written, self.done["step"])
+
+    def _init(self) -> list[Model]:
+        """Returns new params and variables, one of each seed, host side."""
+        batch = self.dataset.zeros(2)
+        init = jax.jit(lambda key: self.task.init(key, batch))
+        made = [jax.device_get(init(jax.random.key(seed))) for seed in self.seeds]
+        return [{"params": params, "variables": variables} for params, variables in made]
+
+    def _begin_stage(self, index: int, models: list[Model]) -> None:
+        """Makes state, frozen, best and control for a stage that starts from `models`."""
+        stage = self.task.stages[index]
+        tx = optim.optimizer(stage.optim, self._rate(stage))
+        states, frozen = [], []
+        for seed, model in zip(self.seeds, models, strict=True):
+            trained, rest = steps.split_params(model["params"], stage.trains)
+            key = jax.random.fold_in(jax.random.key(seed), index)
+            states.append(jax.device_get(steps.new_state(trained, model["variables"], tx, key)))
+            frozen.append(rest)
+        state = _stack(states)
+        self.state, self.frozen = self.engine.replicate((state, _stack(frozen)))
+        self.best = self.engine.replicate(_model(state))
+        self.control = selection.begin(stage, len(self.seeds))
+
+    def _hand_over(self, stage: Stage) -> list[Model]:
+        """Returns the best models of a stage as the next one starts from them, host side."""
+        best = self.engine.fetch(self._whole(self.best))
+        return [
+            stage.on_end(jax.tree.map(lambda x, s=s: x[s], best)) for s in range(len(self.seeds))
+        ]
+
+    def _whole(self, model: Model) -> Model:
+        """Returns a model with the frozen parameters among the others."""
+        return model | {"params": steps.merge_params(model["params"], self.frozen)}
+
+    # One stage.
+
+    def _run_stage(self, stage: Stage, preemption: Preemption) -> None:
+        """Runs the epochs of a stage that are left."""
+        feed = Feed(self.dataset, self.dataset.part("train"), self.engine, stage.batch_size)
+        valid = self._feed("valid")
+        run_chunk = self._compile(stage, feed)
+        bar = tqdm.tqdm(
+            desc=stage.name,
+            initial=self.done["epoch"],
+            total=stage.epochs,
+            unit="epoch",
+            disable=not self.settings.progress or jax.process_index() > 0,
+        )
+        following = self._shuffle(feed, self.done["epoch"])
+        while not self._over(stage):
+            rows = following.result()
+            following = self._shuffle(feed, self.done["epoch"] + 1)
+            series = self._run_epoch(run_chunk, feed, rows, preemption)
+            self._check_finite(stage, series)
+            self.done["step"] += rows.shape[1]
+            bar.set_postfix_str(self._end_epoch(stage, series, valid), refresh=False)
+            bar.update()
+            self.done["epoch"] += 1
+            asked = preemption.asked()
+            due = self.done["epoch"] % self.settings.checkpoint_epochs == 0
+            if due or asked or self._over(stage):
+                self._save(self.done["step"])
+            if asked:
+                self._stop()
+        bar.close()
+
+    def _over(self, stage: Stage) -> bool:
+        return self.done["epoch"] == stage.epochs or not self.control["active"].any()
+
+    def _feed(self, role: str) -> Feed:
+        part = self.dataset.part(role)
+        return Feed(self.dataset, part, self.engine, self.settings.eval_batch_size)
+
+    def _rate(self, stage: Stage) -> Callable[[Any], Any]:
+        per_epoch = -(-len(self.dataset.part("train")) // stage.batch_size)
+        return optim.schedule(stage.optim, stage.epochs, per_epoch)
+
+    def _compile(self, stage: Stage, feed: Feed) -> Callable[..., Any]:
+        """Returns the scan over steps, for all models and devices."""
+        rate = self._rate(stage)
+        step = steps.train_step(stage.loss, optim.optimizer(stage.optim, rate), rate)
+        step = steps.hold_finished(step) if len(self.seeds) > 1 else step
+        chunk = steps.train_chunk(step, feed.pick)
+        models = parallel.over_seeds(chunk, len(self.seeds), (0, 0, None, 0))
+        return self.engine.compile(models, (None, None, None, 2), donate=(0,))
+
+    def _shuffle(self, feed: Feed, epoch: int) -> concurrent.futures.Future:
+        """Starts to draw an epoch's rows `[S, C, columns]`, while the devices do another's."""
+        stage = self.done["stage"]
+
+        def draw():
+            orders = (pipeline.order(len(feed.part), seed, stage, epoch) for seed in self.seeds)
+            return np.stack([feed.rows(order) for order in orders])
+
+        return self.thread.submit(draw)
+
+    def _run_epoch(
+        self, run_chunk: Callable[..., Any], feed: Feed, rows: np.ndarray, preemption: Preemption
+    ) -> Series:
+        """Runs the steps of an epoch that are left; returns all measurements, `[S, C]` each."""
+        series = [{k: np.array(v) for k, v in self.done["series"].items()}]
+        chunks: list[Tree] = []
+        stream, inputs = self._inputs(feed, feed.mine(rows))
+        for xs in inputs:
+            self.state, measured = run_chunk(self.state, self.frozen, feed.data, xs)
+            chunks.append(measured)
+            if stream is None:
+                continue
+            every = self.settings.checkpoint_steps
+            asked = preemption.asked()
+            if asked or (every and len(chunks) % every == 0):
+                series = [_concatenate([*series, *map(self.engine.fetch, chunks)])]
+                chunks = []
+                self._save_within(stream, series[0])
+                if asked:
+                    self._stop()
+        self.done |= {"stream": None, "series": {}}
+        return _concatenate([*series, *map(self.engine.fetch, chunks)])
+
+    def _inputs(self, feed: Feed, mine: np.ndarray) -> tuple[pipeline.Batches | None, Iterator]:
+        """Returns the stream, if it is one, and an iterator over the inputs of each call."""
+        if feed.resident:
+            return None, iter([self.engine.shard(mine, 2)])
+        stream = self.dataset.stream(feed.part, [mine[:, c, None] for c in range(mine.shape[1])])
+        if self.done["stream"] is not None:
+            stream.restore(self.done["stream"])
+        return stream, (self.engine.shard(batch, 2) for batch in stream)
+
+    def _check_finite(self, stage: Stage, series: Series) -> None:
+        """Raises NonFiniteLoss for the first step of a training model that is not finite."""
+        bad = ~np.isfinite(series["loss"]) | ~np.isfinite(series["grad_norm"])
+        bad &= self.control["active"][:, None]
+        if bad.any():
+            c, s = min((int(c), int(s)) for s, c in np.argwhere(bad))
+            raise NonFiniteLoss(
+                f"stage {stage.name!r}, step {self.done['step'] + c + 1}, seed {self.seeds[s]}: "
+                f"the loss is {series['loss'][s, c]} and the gradient norm "
+                f"{series['grad_norm'][s, c]}; the last good checkpoint stays in "
+                f"{self.workdir.path / 'checkpoints'}"
+            )
+
+    def _end_epoch(self, stage: Stage, series: Series, valid: Feed) -> str:
+        """Validates, logs, keeps what is better, applies the rules; returns a line of it."""
+        measured, _ = evaluate.evaluate_part(self.predictor, self._whole(_model(self.state)), valid)
+        where = {"step": self.done["step"], "epoch": self.done["epoch"], "stage": stage.name}
+        for s in np.flatnonzero(self.control["active"]):
+            for split, values in (("train", _means(series, s)), ("valid", measured[s])):
+                self.writer.write({**where, "split": split, "seed": self.seeds[s]}, values)
+        self.control, better = selection.judge(self.control, stage, self.done["epoch"], measured)
+        self.best = self.keep_better(self.engine.replicate(better), _model(self.state), self.best)
+        changed = {key: self.control[key] for key in ("scale", "active")}
+        self.state |= self.engine.replicate(changed)
+        best = self.control["best_value"].mean()
+        return f"{stage.select} {np.mean([m[stage.select] for m in measured]):.4f} best {best:.4f}"
+
+    # What is kept.
+
+    def _save(self, number: int) -> None:
+        """Starts to write checkpoints: everything to latest, the best models to best."""
+        host = self._host_tree()
+        self.latest.save(number, host, {**self.done, "metrics_bytes": self.writer.position})
+        params = steps.merge_params(host["best"]["params"], host["frozen"])
+        best_epoch = {"best_epoch": self.control["best_epoch"].tolist()}
+        self.kept.save(number, host["best"] | {"params": params}, best_epoch)
+
+    def _save_within(self, stream: pipeline.Batches, series: Series) -> None:
+        """Starts to write checkpoints within an epoch of a streamed part."""
+        values = {name: value.tolist() for name, value in series.items()}
+        self.done |= {"stream": stream.state(), "series": values}
+        self._save(self.done["step"] + series["loss"].shape[1])
+
+    def _host_tree(self) -> Tree:
+        state, frozen, best = self.engine.fetch((self.state, self.frozen, self.best))
+        return {"state": state, "frozen": frozen, "best": best, "control": self.control}
+
+    def _stop(self) -> None:
+        """Ends the process after a SIGTERM, once all is on disk."""
+        self.latest.wait()
+        self.kept.wait()
+        logging.warning("SIGTERM: all is saved; the same command goes on from here")
+        raise SystemExit(EXIT_CODE)
+
+    def _evaluate(self) -> dict[str, Any]:
+        """Writes eval/ for validation and test split; returns the metrics of the test split."""
+        model = self._whole(self.best)
+        for split in ("valid", "test"):
+            result = evaluate.final_evaluation(
+                self.workdir, self.predictor, model, self._feed(split), split, self.seeds
+            )
+        return result
+
+
+def _model(state: Tree) -> Model:
+    return {"params": state["params"], "variables": state["variables"]}
+
+
+def _stack(trees: list[Tree]) -> Tree:
+    return jax.tree.map(lambda *xs: np.stack(xs), *trees)
+
+
+def _concatenate(chunks: list[Series]) -> Series:
+    """Returns measurements `[S, C]`, the steps of all chunks in order."""
+    full = [chunk for chunk in chunks if chunk]
+    return {name: np.concatenate([chunk[name] for chunk in full], axis=1) for name in full[0]}
+
+
+def _means(series: Series, s: int) -> dict[str, float]:
+    """Returns each measurement of model `s` over an epoch: weighted means, and the last rate."""
+    weight = series[steps.EXAMPLES][s].astype(np.float64)
+    means = {
+        name: float((value[s] * weight).sum() / weight.sum())
+        for name, value in series.items()
+        if name != steps.EXAMPLES
+    }
+    return means | {"learning_rate": float(series["learning_rate"][s, -1])}

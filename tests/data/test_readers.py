@@ -1,0 +1,337 @@
+import json
+
+import h5py
+import numpy as np
+import pytest
+from feature_layouts import (
+    REALDATA,
+    csd,
+    csd_file,
+    dump,
+    dump_python2,
+    mmsa,
+    mmsa_split,
+    mult_split,
+    plain,
+    steps,
+)
+
+from affectjax.data import readers, sets
+from affectjax.data.labels import LabelSpec, infer
+from affectjax.errors import InputError
+
+SCORE = LabelSpec("score", low=-3.0, high=3.0)
+MOOD = LabelSpec("class", ("sad", "happy"))
+EMOTIONS = sets.get("iemocap").LABELS
+
+
+def read(path, spec=SCORE, aligned=False, **kwargs):
+    return readers.read(path, spec, aligned, **kwargs)
+
+
+def test_formats_are_found_by_module():
+    assert readers.names() == ("csd", "mmsa", "mult", "plain")
+
+
+def test_unknown_path_format_and_layout(tmp_path):
+    other = dump(tmp_path / "other.pkl", {})
+    for path, format, words in (
+        (tmp_path / "none.pkl", "auto", "no such file"),
+        (other, "auto", "no reader knows"),
+        (other, "cmu", "format 'cmu' is unknown"),
+    ):
+        with pytest.raises(InputError, match=words):
+            read(path, format=format)
+
+
+# MulT
+
+
+def test_mult_masks_come_from_zero_rows_at_both_ends(tmp_path):
+    part = mult_split()
+    part["text"][1, 2] = 0.0  # inside: stays a step
+    part["audio"][0, 1, 2] = np.nan
+    part["audio"][2, 0] = [-np.inf, 0, 0]
+    found = read(dump(tmp_path / "mosi_data_noalign.pkl", {"train": part})).splits["train"]
+    text, audio, vision = (found.modalities[m] for m in ("text", "audio", "vision"))
+    assert text.mask.astype(int).tolist() == [[0, 0, 1, 1], [0, 1, 1, 1], [0, 0, 0, 1]]
+    assert audio.mask.astype(int).tolist() == [[1] * 5, [1, 0, 0, 0, 0], [1, 1, 0, 0, 0]]
+    assert vision.mask.astype(int).tolist() == [[1, 0], [1, 1], [0, 0]]
+    assert np.isnan(audio.x[0, 1, 2]) and audio.x[2, 0, 0] == -np.inf
+    assert found.label.tolist() == [-1.0, 2.5, 0.0] and found.label.dtype == np.float32
+    assert found.ids == ("train_0", "train_1", "train_2")
+    assert found.transcripts is None
+
+
+def test_mult_aligned_modalities_share_their_steps(tmp_path):
+    part = mult_split()
+    part["audio"] = steps([1, 3, 0], 4, 3, front=True)  # the first word has no sound in row 0
+    part["vision"] = steps([4, 2, 1], 4, 1)
+    path = dump(tmp_path / "mosi_data.pkl", {"train": part})
+    found = read(path, aligned=True).splits["train"].modalities
+    assert found["audio"].mask.astype(int).tolist() == [[1] * 4, [1] * 4, [0] * 4]
+    assert found["text"].mask.astype(int).tolist() == [[1] * 4, [1] * 4, [1, 0, 0, 1]]
+    with pytest.raises(InputError, match="aligned modalities must have the same number of steps"):
+        read(dump(tmp_path / "b_data.pkl", {"train": mult_split()}), aligned=True)
+
+
+def test_mult_ids_of_three_parts_and_python2(tmp_path):
+    part = mult_split()
+    part["id"] = np.array([[b"1DmNV9C1hbY", b"1.5", b"3.0"]] * 3, object)
+    part["id"][1, 0] = b"other"
+    old = {b"train": {k.encode(): v for k, v in mult_split().items()}}
+    assert read(dump_python2(tmp_path / "old_data.pkl", old)).splits["train"].ids[2] == "train_2"
+    found = read(dump(tmp_path / "mosi_data.pkl", {"train": part})).splits["train"]
+    assert found.ids[:2] == ("1DmNV9C1hbY[1.5-3.0]", "other[1.5-3.0]")
+    assert sets.group(sets.get("mosi"), found.ids[0]) == "1DmNV9C1hbY"
+
+
+def test_mult_iemocap_pairs_become_four_tasks(tmp_path):
+    part = mult_split()
+    yes = np.array([[1, 0, 0, 0], [0, 1, 0, 1], [0, 0, 1, 0]])
+    part["labels"] = np.stack([1 - yes, yes], axis=-1)
+    path = dump(tmp_path / "iemocap_data.pkl", {"train": part})
+    found = read(path, EMOTIONS).splits["train"].label
+    assert found.dtype == np.int32 and found.tolist() == yes.tolist()
+    assert EMOTIONS.classes == ("neutral", "happy", "sad", "angry")
+    part["labels"][1, 2] = [0, 0]
+    with pytest.raises(InputError, match=r"train_1.*4 values of 0 or 1"):
+        read(dump(tmp_path / "bad_data.pkl", {"train": part}), EMOTIONS)
+    with pytest.raises(InputError, match=r"expected one number an example \[3, 1, 1\]"):
+        read(path, SCORE)
+
+
+# MMSA
+
+
+def test_mmsa_lengths_labels_and_text(tmp_path):
+    found = read(mmsa(tmp_path / "unaligned.pkl")).splits["train"]
+    assert found.ids[1] == "a1$_$1" and found.transcripts[2] == "sentence 2"
+    assert found.modalities["text"].mask.sum(axis=1).tolist() == [4, 2, 3]
+    assert found.modalities["text"].x.dtype == np.float16
+    assert found.modalities["audio"].mask.sum(axis=1).tolist() == [5, 1, 0]
+    assert found.modalities["vision"].mask.astype(int).tolist()[0] == [1, 1, 0, 0, 0, 0, 0]
+    assert found.label.tolist() == [-1.0, 2.5, 0.0]
+
+
+def test_mmsa_lengths_from_zero_rows_where_the_file_has_none(tmp_path):
+    audio = steps([2, 5, 1], 5, 3, front=True)
+    path = mmsa(tmp_path / "a.pkl", audio=audio, audio_lengths=None, vision=None)
+    found = read(path).splits["train"].modalities
+    assert found["audio"].mask.sum(axis=1).tolist() == [2, 5, 1]
+    assert found["audio"].mask[0].tolist() == [False, False, False, True, True]
+    assert list(found) == ["text", "audio"]
+
+
+def test_mmsa_classes_by_name(tmp_path):
+    spec = LabelSpec("class", ("Neutral", "Positive", "Negative"))
+    path = dump(tmp_path / "a.pkl", {"train": mmsa_split()})
+    assert read(path, spec).splits["train"].label.tolist() == [2, 1, 0]
+    with pytest.raises(InputError, match=r"a2\$_\$2.*'Neutral'.*one of Positive, Negative"):
+        read(path, LabelSpec("class", ("Positive", "Negative")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"audio": np.ones((2, 5, 3))}, "train: audio has 2 examples where id has 3"),
+        ({"audio": np.ones((3, 5))}, "train: audio: expected an array of numbers"),
+        ({"audio_lengths": [5, 6, 1]}, "audio_lengths: length 6 of example 1 .* 5 steps"),
+        ({"audio_lengths": [5, -1, 1]}, "audio_lengths: length -1 of example 1"),
+        ({"audio_lengths": [5, 1]}, "audio_lengths: has 2 lengths for 3 examples"),
+        ({"regression_labels": [1.0]}, "regression_labels has 1 examples where id has 3"),
+        ({"regression_labels": None}, "train: has no labels of kind score.*regression_labels"),
+        ({"raw_text": ["a"]}, "raw_text has 1 examples"),
+        ({"id": None}, "train: has no key 'id'"),
+        ({"text": None}, "train: has text_bert, which holds token ids, but no text"),
+        ({"text_bert": np.ones((3, 4))}, "train: text_bert is"),
+        ({"regression_labels": [0.0, 3.5, 0.0]}, r"a1\$_\$1.*3.5 is not a number in \[-3, 3\]"),
+        ({"regression_labels": [0.0, np.nan, 0.0]}, r"a1\$_\$1.*nan is not a number"),
+        ({"audio": np.ones((3, 5, 4), np.float32)}, "audio has 4 features in train and 3 in valid"),
+    ],
+)
+def test_mmsa_says_what_is_wrong_and_where(tmp_path, changes, words):
+    with pytest.raises(InputError, match=words):
+        read(mmsa(tmp_path / "unaligned.pkl", **changes))
+
+
+def test_wrong_records_go_to_the_ledger(tmp_path):
+    ledger = readers.Ledger(strict=False)
+    path = mmsa(
+        tmp_path / "a.pkl",
+        regression_labels=np.array(["1.0", "??", "-4"], object),
+        text=None,
+        text_bert=None,
+        vision=None,
+        audio_lengths=[0, 1, 2],
+    )
+    found = read(path, ledger=ledger).splits["train"]
+    assert len(found) == 3
+    assert set(ledger.skipped) == {("train", f"a{i}$_${i}") for i in range(3)}
+    assert "'??'" in ledger.skipped["train", "a1$_$1"]
+    assert "no step in any modality" in ledger.skipped["train", "a0$_$0"]
+
+
+# CMU computational sequences
+
+
+def test_csd_cut_by_the_middles_of_the_steps(tmp_path):
+    found = read(csd(tmp_path / "sdk"))
+    train, valid = found.splits["train"], found.splits["valid"]
+    assert train.ids == ("v1[0]", "v1[1]") and valid.ids == ("v2[0]",)
+    assert train.label.tolist() == [1.0, -2.0]
+    text, audio = train.modalities["text"], train.modalities["audio"]
+    assert text.x.tolist() == [[[1, 10], [2, 20]], [[3, 30], [0, 0]]]
+    assert text.mask.tolist() == [[True, True], [True, False]]
+    assert audio.x[0, :, 0].tolist() == [1, 3, 5, -np.inf]
+    assert audio.x[1, :, 0].tolist() == [9, 11, 0, 0]
+    assert audio.mask.sum(axis=1).tolist() == [4, 2]
+    assert not valid.modalities["audio"].mask.any()
+    assert train.transcripts == ("so", "good") and valid.transcripts == ("",)
+
+
+def test_csd_aligned_averages_over_words(tmp_path):
+    found = read(csd(tmp_path / "sdk"), aligned=True).splits
+    audio = found["train"].modalities["audio"]
+    assert audio.x[:, :, 0].tolist() == [[2.0, 5.0], [11.0, 0.0]]
+    assert audio.mask.tolist() == [[True, True], [True, False]]
+    assert not found["valid"].modalities["audio"].mask.any()
+
+
+def test_csd_cuts_what_is_too_long_and_counts_it(tmp_path):
+    ledger = readers.Ledger()
+    found = read(csd(tmp_path / "sdk"), max_length={"audio": 3}, ledger=ledger).splits["train"]
+    assert found.modalities["audio"].x[:, :, 0].tolist() == [[1, 3, 5], [9, 11, 0]]
+    assert ledger.cut == {"audio": 1}
+
+
+def test_csd_roles_from_a_file_or_refused(tmp_path):
+    folder = csd(tmp_path / "sdk")
+    entry = ([[7.0]] * 3, [[0, 1], [1, 2], [2, 3]])
+    csd_file(folder / "bert.csd", "bert", {"v1": entry, "v2": entry})
+    with pytest.raises(InputError, match=r"both bert.csd and glove.csd look like text"):
+        read(folder)
+    roles = {"text": "bert.csd", "label": "labels.csd"}
+    (folder / "modalities.json").write_text(json.dumps(roles))
+    found = read(folder).splits["train"].modalities
+    assert list(found) == ["text"] and found["text"].x.tolist() == [[[7], [7]], [[7], [0]]]
+    (folder / "modalities.json").write_text(json.dumps(roles | {"smell": "bert.csd"}))
+    with pytest.raises(InputError, match="smell"):
+        read(folder)
+
+
+def test_csd_wrong_videos_and_files(tmp_path):
+    folder = csd(tmp_path / "sdk", folds={"train": ["v1", "gone"], "valid": []})
+    ledger = readers.Ledger(strict=False)
+    assert len(read(folder, ledger=ledger).splits["train"]) == 2
+    assert ledger.skipped == {
+        ("no fold", "v2"): "stands in no list of folds.json",
+        ("train", "gone"): "has no label",
+    }
+    (folder / "covarep.csd").write_bytes(b"not HDF5")
+    with pytest.raises(InputError, match=r"covarep.csd: is not a readable HDF5 file"):
+        read(folder)
+    with h5py.File(folder / "covarep.csd", "w") as file:
+        file.create_group("covarep")
+    with pytest.raises(InputError, match="a group `data`"):
+        read(folder)
+    (folder / "folds.json").unlink()
+    with pytest.raises(InputError, match=r"folds.json: no such file"):
+        read(folder)
+
+
+# Plain folders
+
+ROWS = [("a_1", "train", "sad"), ("b_1", "valid", "happy"), ("a_2", "train", "1")]
+
+
+def test_plain_rows_lengths_and_masks(tmp_path):
+    folder = plain(
+        tmp_path / "own",
+        ROWS,
+        text_column=["x", "y, with comma", "z"],
+        text=steps([1, 2, 2], 2, 2),
+        text_lengths=np.array([1, 0, 2]),
+        audio=np.ones((3, 3, 1), int),
+        audio_mask=np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1]]),
+        vision=steps([1, 3, 2], 3, 1, front=True),
+    )
+    train, valid = (read(folder, MOOD).splits[s] for s in ("train", "valid"))
+    assert train.ids == ("a_1", "a_2") and train.label.tolist() == [0, 1]
+    assert valid.transcripts == ("y, with comma",) and not valid.modalities["text"].mask.any()
+    assert train.modalities["audio"].mask.astype(int).tolist() == [[1, 0, 0], [0, 1, 1]]
+    assert train.modalities["audio"].x.dtype == np.float32
+    assert train.modalities["vision"].mask.astype(int).tolist() == [[0, 0, 1], [0, 1, 1]]
+
+
+def test_plain_errors(tmp_path):
+    text = steps([1, 2, 2], 2, 2)
+    with pytest.raises(InputError, match=r"example b_1: .*'happy'.*one of sad, glad"):
+        read(plain(tmp_path / "a", ROWS, text=text), LabelSpec("class", ("sad", "glad")))
+    with pytest.raises(InputError, match=r"text has 2 examples where labels.csv has 3 rows"):
+        read(plain(tmp_path / "b", ROWS, text=text[:2]), MOOD)
+    with pytest.raises(InputError, match=r"audio_lengths: length 9 of example 0"):
+        folder = plain(tmp_path / "c", ROWS, audio=text, audio_lengths=np.array([9, 1, 1]))
+        read(folder, MOOD)
+    with pytest.raises(InputError, match="has no array of text, audio, vision"):
+        read(plain(tmp_path / "d", ROWS, smell=text), MOOD)
+    with pytest.raises(InputError, match=r"features.npz: is not a NumPy archive of plain arrays"):
+        read(plain(tmp_path / "e", ROWS, text=np.array([{}] * 3, object)), MOOD)
+    (tmp_path / "a" / "labels.csv").write_text("id,label\na,1\n")
+    with pytest.raises(InputError, match="has no column split"):
+        read(tmp_path / "a", MOOD)
+
+
+def test_own_labels_are_told_or_inferred(tmp_path):
+    own = sets.get("own")
+    folder = plain(tmp_path / "a", ROWS[:2], text=steps([1, 1], 1, 1))
+    assert own.labels(folder) == LabelSpec("class", ("happy", "sad"))
+    (folder / "labels.json").write_text('{"kind": "class", "classes": ["sad", "happy"]}')
+    assert own.labels(folder) == MOOD
+    (folder / "labels.json").write_text('{"kind": "guess"}')
+    with pytest.raises(InputError, match="guess"):
+        own.labels(folder)
+    assert infer(["0", "2", "1"]) == LabelSpec("class", ("0", "1", "2"))
+    assert infer(["0", "-1"]) == infer(["0.5", "1"]) == LabelSpec("score")
+
+
+def test_sets_by_name():
+    assert {"mosi", "mosei", "iemocap", "own"} <= set(sets.names())
+    with pytest.raises(InputError, match="did you mean 'mosei'"):
+        sets.get("moseii")
+
+
+@pytest.mark.parametrize(
+    ("name", "example", "group"),
+    [
+        ("mosi", "1DmNV9C1hbY_1", "1DmNV9C1hbY"),
+        ("mosi", "6_0THN4chvY_12", "6_0THN4chvY"),
+        ("mosi", "_dI--eQ6qVU[10]", "_dI--eQ6qVU"),
+        ("mosei", "-3g5yACwYnA$_$13", "-3g5yACwYnA"),
+        ("iemocap", "Ses01F_impro01_F000", "Ses01"),
+        ("iemocap", "train_17", "train_17"),
+    ],
+)
+def test_group_of_an_id(name, example, group):
+    assert sets.group(sets.get(name), example) == group
+
+
+# Real files
+
+
+@pytest.mark.skipif(not REALDATA.is_dir(), reason="shared/realdata is not here: mosi_text_audio")
+def test_real_mosi_text_audio():
+    found = read(REALDATA / "mosi_text_audio" / "unaligned.pkl").splits
+    assert {name: len(split) for name, split in found.items()} == {"train": 1207, "valid": 240}
+    text = found["train"].modalities["text"]
+    assert text.x.shape == (1207, 50, 384) and text.x.dtype == np.float16
+    assert found["train"].modalities["audio"].mask.sum(axis=1)[:3].tolist() == [1, 10, 11]
+    assert sets.group(sets.get("mosi"), found["train"].ids[0]) == "1DmNV9C1hbY"
+
+
+@pytest.mark.skipif(not REALDATA.is_dir(), reason="shared/realdata is not here: mosi_dev_aligned")
+def test_real_mosi_dev_aligned():
+    found = read(REALDATA / "mosi_dev_aligned" / "aligned.pkl", aligned=True).splits
+    assert {name: len(split) for name, split in found.items()} == {"train": 189, "valid": 40}
+    for sequences in found["train"].modalities.values():
+        assert sequences.mask.sum(axis=1)[:3].tolist() == [18, 6, 9]
