@@ -173,7 +173,8 @@ class SelfCrossUnit(nn.Module):
             pairs = zip(("cross", "self"), flat, strict=True)
             return jnp.concatenate([nn.Dense(1, name=f"beta_{n}")(x) for n, x in pairs], axis=-1)
         size = flat[0].shape[-1]
-        hidden = [nn.Dense(size, name=f"beta_{n}")(x) for n, x in zip(("cross", "self"), flat)]
+        pairs = zip(("cross", "self"), flat, strict=True)
+        hidden = [nn.Dense(size, name=f"beta_{n}")(x) for n, x in pairs]
         shared = nn.Dense(1, use_bias=False, name="beta_shared")
         return jnp.concatenate([shared(x) for x in hidden], axis=-1)
 
@@ -375,8 +376,8 @@ class MCR(nn.Module):
 
         Returns:
           Logits or scores `[B, outputs]`, and `fused` `[B, M * D]`; in evaluation also, by target
-          and layer, `cmu/attention/<source>_to_<target>/<layer>` `[B, Tt, Ts]`,
-          `cmu/alpha/...` `[B, Ts]`, `scu/attention/...` `[B, H, Tt, ...]`, `scu/gamma/...` `[B, 2]`.
+          and layer, `cmu/attention/<source>_to_<target>/<layer>` `[B, Tt, Ts]`, `cmu/alpha/...`
+          `[B, Ts]`, `scu/attention/...` `[B, H, Tt, ...]` and `scu/gamma/...` `[B, 2]`.
         """
         masks = {m: batch[m]["mask"] for m in self.modalities}
         streams = {m: self._embed(m, batch[m]["x"], masks[m], train=train) for m in masks}

@@ -13,7 +13,7 @@ from jax import lax
 
 
 def _mix(h: jax.Array) -> jax.Array:
-    """Returns `h` with every input bit spread over the whole word (two multiply-xorshift rounds)."""
+    """Returns `h` with every bit spread over the whole word, by multiply-xorshift rounds."""
     h = (h ^ (h >> 16)) * jnp.uint32(0x7FEB352D)
     h = (h ^ (h >> 15)) * jnp.uint32(0x846CA68B)
     return h ^ (h >> 16)

@@ -1,4 +1,4 @@
-"""Which epoch is best, when the learning rate falls, when a model stops: once an epoch, on the host.
+"""Which epoch is best, when the rate falls, when a model stops: once an epoch, on the host.
 
 The state is a dict of arrays with an axis of seeds (S models), so that it lies in a checkpoint.
 """

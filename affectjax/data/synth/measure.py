@@ -138,12 +138,12 @@ def vision(script: Script) -> Sequences:
     size = np.array([2, 2, 0.3, 0.3, 0.5, 0.2, 0.4, 0.4, 0.4, 0.4, 0.5, 0.5, 1, 1, 0.4, 0.4])
     x = np.concatenate([pose, extra], -1) / size
     x = x + 0.15 * noise[:, 1:] + 0.15 * noise[:, :1]
-    last = np.maximum(script.flash + 0.15, 1.0 + 0.5 * stream_end(script))
+    last = np.maximum(script.flash + 0.15, 1.0 + 0.5 * _camera_end(script))
     steps = np.minimum(np.ceil(last * VISION_HZ).astype(int), VISION_STEPS)
     mask = np.arange(VISION_STEPS) < steps[:, None]
     return Sequences((x * mask[..., None]).astype(np.float32), mask)
 
 
-def stream_end(script: Script) -> np.ndarray:
+def _camera_end(script: Script) -> np.ndarray:
     """Returns `[N]` in [0, 1) when each camera stops."""
     return np.array([stream(script.seed, name, "camera").random() for name in script.ids])

@@ -45,7 +45,7 @@ VOICE_TWINS = {
 }
 FACE_SWAP = 0.36
 VOICE_SWAP = 0.34
-MIXED_SWAP = 0.40
+MIXED_SWAP = 0.33
 STRAY = 0.05
 
 # Shares of the kinds of sentence. The rest, a bit more than a half, names two emotions.
@@ -168,7 +168,7 @@ def write(split: str, seed: int, count: int | None = None) -> Script:
     said, meant = _say(seed, split, emotion, speaker, rival)
     stress = _aim(said, meant, draw("stress") < STRESS_TRUE)
     flash_word = _aim(said, meant, draw("flash") < FLASH_TRUE)
-    # Of two emotions in the sentence, the one that is not meant shows in the face and the voice too.
+    # Of two emotions in a sentence, the one that is not meant shows in face and voice too.
     mixed = np.array([len(sentence.key) > 1 for sentence in said])
     face_rate, voice_rate = np.where(mixed, MIXED_SWAP, _swap_rates(emotion))
     face_other, voice_other = np.where(mixed, rival, (face_twin, voice_twin))
@@ -266,9 +266,7 @@ def _say(
     return tuple(said), meant
 
 
-def _aim(
-    said: tuple[sentences.Sentence, ...], meant: np.ndarray, true: np.ndarray
-) -> np.ndarray:
+def _aim(said: tuple[sentences.Sentence, ...], meant: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Returns `[N]` the word that is pointed at: in the clause that is meant, if `true`."""
     clause = np.where(true, meant, 1 - meant)
     return np.array([s.key[c % len(s.key)] for s, c in zip(said, clause, strict=True)])

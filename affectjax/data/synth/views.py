@@ -88,8 +88,8 @@ def sequences(seed: int) -> FeatureSet:
     """Makes the view of asynchronous feature sequences.
 
     Text has one step a word, audio 32 steps a second, vision 16. The voice starts up to 0.28 s
-    after the clip, and the face runs from 0.08 s before to 0.12 s after the voice. About one example
-    in thirty lacks one modality.
+    after the clip, and the face runs from 0.08 s before to 0.12 s after the voice. About one
+    example in thirty lacks one modality.
 
     Args:
       seed: of the data set.

@@ -1,8 +1,8 @@
 """Synthesises the voice: harmonics of a pitch contour through the formants of the words' vowels.
 
-An emotion moves pitch, melody, loudness, brightness, tremor and breath; the stressed word is louder
-and higher than the others. Control values stand at block borders (96 blocks in a clip) and are
-interpolated to samples.
+An emotion moves pitch, melody, loudness, brightness, tremor and breath; the stressed word is
+louder than the others, and higher or lower. Control values stand at block borders (96 blocks in a
+clip) and are interpolated to samples.
 
 Letters: N examples, F control points, S samples, K harmonics.
 """
@@ -66,7 +66,9 @@ def waveform(script: Script) -> np.ndarray:
         part = script.part(slice(start, start + CHUNK))
         pitch, loudness, breath = contours(part)
         tone = _sing(pitch, _timbre(part, pitch))
-        hiss = np.stack([stream(part.seed, name, "hiss").random(SAMPLES + 1, "f4") for name in part.ids])
+        hiss = np.stack(
+            [stream(part.seed, name, "hiss").random(SAMPLES + 1, "f4") for name in part.ids]
+        )
         hiss = hiss[:, 1:] - hiss[:, :-1]
         gain = _samples((10 ** (loudness / 20)).astype(np.float32))
         share = _samples(breath.astype(np.float32))
