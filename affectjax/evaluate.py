@@ -4,9 +4,10 @@ Letters: S seeds, N examples, B batch, M modalities.
 """
 
 import csv
+import functools
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,8 @@ Model = dict[str, Any]
 Predictions = dict[str, np.ndarray]
 
 
-class Feed:
-    """Batches of a part as compiled functions take them: resident on the devices, or streamed.
-
-    Attributes:
-      resident: whether the part lies on the devices.
-      pick: see `steps`.
-      data: the part on the devices, {} where it is streamed.
-      columns: width of a batch, padded so that the devices share it evenly.
-    """
+class Batches:
+    """The batches of a part, in order, on the devices: kept there if they fit, else streamed."""
 
     def __init__(self, dataset: Dataset, part: Part, engine: Engine, batch: int):
         """Places the part on the devices if it fits.
@@ -51,61 +45,44 @@ class Feed:
           engine: the devices.
           batch: B, over all devices.
         """
-        self.dataset, self.part, self.engine, self.batch = dataset, part, engine, batch
-        self.columns = -(-batch // engine.count) * engine.count
-        self.resident = dataset.fits(part)
-        self.pick = steps.pick_rows if self.resident else steps.pick_given
-        self.data = engine.replicate(dataset.arrays(part)) if self.resident else {}
+        self.dataset, self.part, self.engine = dataset, part, engine
+        self.rows = rows_of(np.arange(len(part), dtype=np.int32), batch, engine.columns(batch))
+        self._mine = list(engine.mine(self.rows))
+        self._kept = list(self._stream()) if dataset.fits(part) else None
 
-    def rows(self, order: np.ndarray) -> np.ndarray:
-        """Returns `[steps, columns]` for an order `[N]` of examples."""
-        return rows_of(order, self.batch, self.columns)
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._stream() if self._kept is None else self._kept)
 
-    def mine(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the last-axis columns that this process loads."""
-        columns = parallel.process_columns(self.columns, jax.process_count(), jax.process_index())
-        return rows[..., columns]
+    def _stream(self) -> Iterator[Any]:
+        stream = self.dataset.stream(self.part, self._mine)
+        return (self.engine.shard(batch, 0) for batch in stream)
 
 
 class Predictor:
-    """Predicts whole parts with several models at once; compiled once a part."""
+    """Predicts whole parts with several models at once; compiled once for all parts."""
 
-    def __init__(self, task: base.Task, seeds: int):
-        self.task, self.seeds = task, seeds
-        self._compiled: dict[int, Any] = {}
+    def __init__(self, task: base.Task, engine: Engine, seeds: int):
+        self.task, self.engine, self.seeds = task, engine, seeds
+        models = parallel.over_seeds(steps.predict_batch(task.predict), seeds, (0, 0, None, None))
+        self._run = engine.compile(models, (None, None, None, 0))
 
     def __call__(
-        self, model: Model, feed: Feed, present: Sequence[str] | None = None
+        self, model: Model, batches: Batches, present: Sequence[str] | None = None
     ) -> Predictions:
         """Returns predictions `[S, N, ...]` by name, in the part's order.
 
         Args:
           model: `params` and `variables`, replicated, with an axis of seeds.
-          feed: the part.
+          batches: of the part.
           present: the modalities to show, None for all that an example has.
         """
-        run = self._function(feed)
         shown = self.task.modalities if present is None else present
-        keep = {m: np.bool_(m in shown) for m in self.task.modalities}
-        keep = feed.engine.replicate(keep)
-        rows = feed.rows(np.arange(len(feed.part), dtype=np.int32))
-        call = lambda xs: run(model["params"], model["variables"], feed.data, keep, xs)  # noqa: E731
-        if feed.resident:
-            chunks = [call(feed.engine.shard(feed.mine(rows), 1))]
-        else:
-            stream = feed.dataset.stream(feed.part, [feed.mine(r)[None] for r in rows])
-            chunks = [call(feed.engine.shard(batch, 1)) for batch in stream]
-        chunks = [feed.engine.fetch(chunk) for chunk in chunks]
+        keep = self.engine.replicate({m: np.bool_(m in shown) for m in self.task.modalities})
+        run = functools.partial(self._run, model["params"], model["variables"], keep)
+        chunks = self.engine.fetch([run(batch) for batch in batches])
         whole = jax.tree.map(lambda *xs: np.concatenate(xs, axis=1), *chunks)
-        valid = rows.reshape(-1) >= 0
-        return {k: v.reshape(self.seeds, -1, *v.shape[3:])[:, valid] for k, v in whole.items()}
-
-    def _function(self, feed: Feed) -> Any:
-        if id(feed) not in self._compiled:
-            chunk = steps.predict_chunk(self.task.predict, feed.pick)
-            models = parallel.over_seeds(chunk, self.seeds, (0, 0, None, None, None))
-            self._compiled[id(feed)] = feed.engine.compile(models, (None, None, None, None, 1))
-        return self._compiled[id(feed)]
+        valid = batches.rows.reshape(-1) >= 0
+        return {name: value[:, valid] for name, value in whole.items()}
 
 
 def subsets(modalities: Sequence[str]) -> list[tuple[str, ...]]:
@@ -126,11 +103,11 @@ def summarize(per_seed: Sequence[metrics.Metrics], seeds: Sequence[int]) -> dict
 
 
 def evaluate_part(
-    predictor: Predictor, model: Model, feed: Feed, present: Sequence[str] | None = None
+    predictor: Predictor, model: Model, batches: Batches, present: Sequence[str] | None = None
 ) -> tuple[list[metrics.Metrics], Predictions]:
     """Returns the metrics of each seed, and the predictions `[S, N, ...]`."""
-    predictions = predictor(model, feed, present)
-    label = feed.dataset.labels(feed.part)
+    predictions = predictor(model, batches, present)
+    label = batches.dataset.labels(batches.part)
     per_seed = [
         predictor.task.metrics({k: v[s] for k, v in predictions.items()}, label)
         for s in range(predictor.seeds)
@@ -142,7 +119,7 @@ def final_evaluation(
     workdir: Workdir,
     predictor: Predictor,
     model: Model,
-    feed: Feed,
+    batches: Batches,
     split: str,
     seeds: Sequence[int],
 ) -> dict[str, Any]:
@@ -152,24 +129,24 @@ def final_evaluation(
       workdir: where.
       predictor: of the task.
       model: `params` and `variables`, replicated, with an axis of seeds.
-      feed: the split.
+      batches: of the split.
       split: its name in the file names.
       seeds: of the models.
     """
-    per_seed, predictions = evaluate_part(predictor, model, feed)
+    per_seed, predictions = evaluate_part(predictor, model, batches)
     result = summarize(per_seed, seeds)
     modalities = predictor.task.modalities
     missing = {}
     if len(modalities) > 1 and split == "test":
         for shown in subsets(modalities):
-            metrics_shown, _ = evaluate_part(predictor, model, feed, shown)
+            metrics_shown, _ = evaluate_part(predictor, model, batches, shown)
             missing["+".join(shown)] = summarize(metrics_shown, seeds)
     if jax.process_index() == 0:
         folder = workdir.path / "eval"
         write_json(folder / f"{split}.json", result)
         if missing:
             write_json(folder / "missing.json", {"split": split, "subsets": missing})
-        _write_tables(folder, split, predictor.task, feed, predictions, seeds)
+        _write_tables(folder, split, predictor.task, batches, predictions, seeds)
     return result
 
 
@@ -177,12 +154,13 @@ def _write_tables(
     folder: Path,
     split: str,
     task: base.Task,
-    feed: Feed,
+    batches: Batches,
     predictions: Predictions,
     seeds: Sequence[int],
 ) -> None:
     """Writes <split>.csv (of several seeds: their mean prediction), and one a seed in seeds/."""
-    ids, labels = feed.dataset.ids(feed.part), feed.dataset.labels(feed.part)
+    dataset, part = batches.dataset, batches.part
+    ids, labels = dataset.ids(part), dataset.labels(part)
     mean = {name: value.mean(0) for name, value in predictions.items()}
     _write_csv(folder / f"{split}.csv", task, ids, labels, mean)
     if len(seeds) > 1:
@@ -275,9 +253,9 @@ def evaluate(path: str | Path, overrides: Mapping[str, Any] | None = None) -> di
     seeds = configs.seeds(config)
     model = load_best(workdir, task, dataset, seeds)
     split = config["data"]["split"]
-    feed = Feed(dataset, dataset.part(split), engine, config["train"]["eval_batch_size"])
-    predictor = Predictor(task, len(seeds))
-    result = final_evaluation(workdir, predictor, engine.replicate(model), feed, split, seeds)
+    batches = Batches(dataset, dataset.part(split), engine, config["train"]["eval_batch_size"])
+    predictor = Predictor(task, engine, len(seeds))
+    result = final_evaluation(workdir, predictor, engine.replicate(model), batches, split, seeds)
     logging.info("%s: %s", split, workdir.path / "eval" / f"{split}.json")
     return result
 

@@ -1,6 +1,6 @@
 """Trains or evaluates: `python -m affectjax.main --config=configs/mcr.py --workdir=runs/mcr`."""
 
-from absl import flags, logging
+from absl import flags
 from ml_collections import config_flags
 
 from affectjax.errors import InputError
@@ -16,7 +16,6 @@ def main(argv):
     del argv
     from affectjax import evaluate, train  # JAX starts slowly: a wrong flag answers before that
 
-    logging.set_verbosity(logging.INFO)
     if not _WORKDIR.value:
         raise InputError("--workdir is missing: where should the run leave its files?")
     if _MODE.value == "eval":

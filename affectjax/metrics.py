@@ -128,8 +128,9 @@ def paired_t_test(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float
 
     Source: Tables 2 to 4 of the MCR paper.
     """
-    difference = np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)
-    if len(difference) < 2 or np.ptp(difference) == 0:
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    rounding = 1e-12 * np.abs([ours, theirs]).max(initial=0)
+    if len(ours) < 2 or np.ptp(ours - theirs) <= rounding:
         return float("nan"), float("nan")
     result = stats.ttest_rel(ours, theirs)
     return float(result.statistic), float(result.pvalue)

@@ -5,6 +5,7 @@ Letters: S seeds (models trained together), N examples, B batch, C steps of an e
 
 import concurrent.futures
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from absl import logging
 from affectjax import evaluate
 from affectjax.data import pipeline
 from affectjax.data.pipeline import DataConfig, Dataset
-from affectjax.evaluate import Feed, Model, Predictor
+from affectjax.evaluate import Batches, Model, Predictor
 from affectjax.runtime import checkpoints, configs, optim, parallel, selection, steps
 from affectjax.runtime.checkpoints import Checkpoints
 from affectjax.runtime.parallel import Engine, ParallelConfig
@@ -90,6 +91,35 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
         trainer.close()
 
 
+class Feed:
+    """The training part as a compiled chunk takes it: resident on the devices, or streamed.
+
+    Attributes:
+      resident: whether it lies on the devices.
+      pick: see `steps.train_chunk`.
+      data: the part on the devices, {} where it is streamed.
+    """
+
+    def __init__(self, dataset: Dataset, engine: Engine, batch: int):
+        """Places the part on the devices if it fits.
+
+        Args:
+          dataset: where it comes from.
+          engine: the devices.
+          batch: B, over all devices.
+        """
+        self.part, self.batch = dataset.part("train"), batch
+        self.columns = engine.columns(batch)
+        self.resident = dataset.fits(self.part)
+        self.pick = steps.pick_rows if self.resident else steps.pick_given
+        self.data = engine.replicate(dataset.arrays(self.part)) if self.resident else {}
+
+    def rows(self, seed: int, stage: int, epoch: int) -> np.ndarray:
+        """Returns `[C, columns]`: the rows of an epoch's batches."""
+        order = pipeline.order(len(self.part), seed, stage, epoch)
+        return pipeline.rows_of(order, self.batch, self.columns)
+
+
 class Trainer:
     """One run: the models of all seeds, and all that must survive a restart.
 
@@ -113,10 +143,11 @@ class Trainer:
     ):
         self.task, self.dataset, self.engine = task, dataset, engine
         self.settings, self.seeds, self.workdir = settings, seeds, workdir
-        self.predictor = Predictor(task, len(seeds))
+        self.predictor = Predictor(task, engine, len(seeds))
         folder = workdir.path / "checkpoints"
         self.latest, self.kept = Checkpoints(folder / "latest", 2), Checkpoints(folder / "best", 2)
         self.thread = concurrent.futures.ThreadPoolExecutor(1)
+        self.best_saved: dict[str, Any] = {}
         self.writer: MetricWriter | None = None
         keep = parallel.over_seeds(steps.keep_better, len(seeds), (0, 0, 0))
         self.keep_better = engine.compile(keep, (None, None, None), donate=(2,))
@@ -205,8 +236,7 @@ class Trainer:
 
     def _run_stage(self, stage: Stage, preemption: Preemption) -> None:
         """Runs the epochs of a stage that are left."""
-        feed = Feed(self.dataset, self.dataset.part("train"), self.engine, stage.batch_size)
-        valid = self._feed("valid")
+        feed = Feed(self.dataset, self.engine, stage.batch_size)
         run_chunk = self._compile(stage, feed)
         bar = tqdm.tqdm(
             desc=stage.name,
@@ -222,7 +252,7 @@ class Trainer:
             series = self._run_epoch(run_chunk, feed, rows, preemption)
             self._check_finite(stage, series)
             self.done["step"] += rows.shape[1]
-            bar.set_postfix_str(self._end_epoch(stage, series, valid), refresh=False)
+            bar.set_postfix_str(self._end_epoch(stage, series), refresh=False)
             bar.update()
             self.done["epoch"] += 1
             asked = preemption.asked()
@@ -236,9 +266,13 @@ class Trainer:
     def _over(self, stage: Stage) -> bool:
         return self.done["epoch"] == stage.epochs or not self.control["active"].any()
 
-    def _feed(self, role: str) -> Feed:
+    @functools.cached_property
+    def _valid(self) -> Batches:
+        return self._batches("valid")
+
+    def _batches(self, role: str) -> Batches:
         part = self.dataset.part(role)
-        return Feed(self.dataset, part, self.engine, self.settings.eval_batch_size)
+        return Batches(self.dataset, part, self.engine, self.settings.eval_batch_size)
 
     def _rate(self, stage: Stage) -> Callable[[Any], Any]:
         per_epoch = -(-len(self.dataset.part("train")) // stage.batch_size)
@@ -258,8 +292,7 @@ class Trainer:
         stage = self.done["stage"]
 
         def draw():
-            orders = (pipeline.order(len(feed.part), seed, stage, epoch) for seed in self.seeds)
-            return np.stack([feed.rows(order) for order in orders])
+            return np.stack([feed.rows(seed, stage, epoch) for seed in self.seeds])
 
         return self.thread.submit(draw)
 
@@ -269,7 +302,7 @@ class Trainer:
         """Runs the steps of an epoch that are left; returns all measurements, `[S, C]` each."""
         series = [{k: np.array(v) for k, v in self.done["series"].items()}]
         chunks: list[Tree] = []
-        stream, inputs = self._inputs(feed, feed.mine(rows))
+        stream, inputs = self._inputs(feed, self.engine.mine(rows))
         for xs in inputs:
             self.state, measured = run_chunk(self.state, self.frozen, feed.data, xs)
             chunks.append(measured)
@@ -308,9 +341,10 @@ class Trainer:
                 f"{self.workdir.path / 'checkpoints'}"
             )
 
-    def _end_epoch(self, stage: Stage, series: Series, valid: Feed) -> str:
+    def _end_epoch(self, stage: Stage, series: Series) -> str:
         """Validates, logs, keeps what is better, applies the rules; returns a line of it."""
-        measured, _ = evaluate.evaluate_part(self.predictor, self._whole(_model(self.state)), valid)
+        model = self._whole(_model(self.state))
+        measured, _ = evaluate.evaluate_part(self.predictor, model, self._valid)
         where = {"step": self.done["step"], "epoch": self.done["epoch"], "stage": stage.name}
         for s in np.flatnonzero(self.control["active"]):
             for split, values in (("train", _means(series, s)), ("valid", measured[s])):
@@ -329,8 +363,10 @@ class Trainer:
         host = self._host_tree()
         self.latest.save(number, host, {**self.done, "metrics_bytes": self.writer.position})
         params = steps.merge_params(host["best"]["params"], host["frozen"])
-        best_epoch = {"best_epoch": self.control["best_epoch"].tolist()}
-        self.kept.save(number, host["best"] | {"params": params}, best_epoch)
+        meta = {"stage": self.done["stage"], "epoch": self.control["best_epoch"].tolist()}
+        if meta != self.best_saved:
+            self.kept.save(number, host["best"] | {"params": params}, meta)
+            self.best_saved = meta
 
     def _save_within(self, stream: pipeline.Batches, series: Series) -> None:
         """Starts to write checkpoints within an epoch of a streamed part."""
@@ -352,9 +388,9 @@ class Trainer:
     def _evaluate(self) -> dict[str, Any]:
         """Writes eval/ for validation and test split; returns the metrics of the test split."""
         model = self._whole(self.best)
-        for split in ("valid", "test"):
+        for split, batches in (("valid", self._valid), ("test", self._batches("test"))):
             result = evaluate.final_evaluation(
-                self.workdir, self.predictor, model, self._feed(split), split, self.seeds
+                self.workdir, self.predictor, model, batches, split, self.seeds
             )
         return result
 

@@ -5,10 +5,18 @@ Weights are nested dicts of arrays under the names of the Flax modules. Sequence
 masks `[T]` of ONE example; `over_batch` loops a unit over the examples of a batch.
 """
 
+import functools
+
 import jax
 import numpy as np
 
 ORDER = ("text", "audio", "vision")
+
+# Compile time rules these tests, so this jit leaves XLA's optimisations out: a third of the time.
+quick = functools.partial(
+    jax.jit,
+    compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},
+)
 
 
 def draw(shapes, seed, scale=0.3):

@@ -39,6 +39,37 @@ def layer_norm(name: str) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=name)
 
 
+class Conv1d(nn.Module):
+    """A convolution over time, same length out as in, as one matrix product over windows.
+
+    The product, because several models trained together (vmap) would make of a convolution a
+    grouped one, which is slow everywhere.
+
+    Attributes:
+      features: output channels.
+      size: steps of the kernel, `[size, D_in, features]`.
+      use_bias: whether to add one.
+    """
+
+    features: int
+    size: int
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[B, T, D_in]` to `[B, T, features]`, with zeros before and after the sequence."""
+        shape = (self.size, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        before = (self.size - 1) // 2
+        padded = jnp.pad(x, ((0, 0), (before, self.size - 1 - before), (0, 0)))
+        steps = x.shape[1]
+        windows = [padded[:, i : i + steps] for i in range(self.size)]
+        y = jnp.concatenate(windows, axis=-1) @ rearrange(kernel, "k i o -> (k i) o")
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,))
+        return y
+
+
 class TemporalConv(nn.Module):
     """A convolution over time that brings a modality to the common width; no bias."""
 
@@ -49,7 +80,7 @@ class TemporalConv(nn.Module):
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
         """Maps `[B, T, D_m]` to `[B, T, D]`; padded steps go in and come out as zeros."""
         x = masking.zero_masked(x.astype(jnp.float32), mask)
-        x = nn.Conv(self.width, (self.kernel,), use_bias=False, name="conv")(x)
+        x = Conv1d(self.width, self.kernel, use_bias=False, name="conv")(x)
         return masking.zero_masked(x, mask)
 
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from affectjax.models.layers import (
     Attention,
     Block,
+    Conv1d,
     Dropout,
     FeedForward,
     Layers,
@@ -104,7 +105,7 @@ class CrossMutualUnit(nn.Module):
         for s, other in ((first, second), (second, first)):
             inside = target_mask[:, :, None] & source_masks[s][:, None, :]
             channels = sources[other].shape[1]
-            exchange = nn.Conv(channels, (self.exchange_kernel,), name=f"exchange_{s}")
+            exchange = Conv1d(channels, self.exchange_kernel, name=f"exchange_{s}")
             mutual[other] = exchange(jnp.where(inside, scores[s], 0))
         return {s: scores[s] + alpha[s][:, None, :] * mutual[s] for s in sources}, alpha
 

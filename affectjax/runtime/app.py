@@ -1,13 +1,31 @@
 """Runs an app so that bad input ends in one sentence and exit code 2, never in a traceback."""
 
+import logging as std_logging
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from affectjax.errors import InputError
 
 BAD_INPUT = 2
+
+
+def quiet_others() -> None:
+    """Logs what this package says from INFO up, and what others say from WARNING up.
+
+    Orbax alone writes thirty lines about a checkpoint that went well.
+    """
+    logging.set_verbosity(logging.INFO)
+    package = str(Path(__file__).parents[1])
+
+    def ours(record) -> bool:
+        return record.levelno >= std_logging.WARNING or record.pathname.startswith(package)
+
+    logging.get_absl_handler().addFilter(ours)
+    for name in ("jax", "orbax", "grain", "tensorflow_datasets"):
+        std_logging.getLogger(name).setLevel(std_logging.WARNING)
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
@@ -24,6 +42,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     def guarded(argv: Sequence[str]) -> int | None:
         if len(argv) > 1:
             return _refuse(f"unexpected argument {argv[1]!r}; flags look like --name=value")
+        quiet_others()
         try:
             return main(argv)
         except InputError as error:

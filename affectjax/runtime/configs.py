@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
+from flax import linen as nn
 from ml_collections import config_dict
 
 from affectjax.errors import InputError
@@ -17,6 +18,26 @@ from affectjax.errors import InputError
 T = TypeVar("T")
 
 TOP_LEVEL = ("task", "seed", "seeds", "data", "model", "optim", "stages", "train", "parallel")
+
+
+def section(cls: type, *without: str, **values: Any) -> config_dict.ConfigDict:
+    """Returns a config section: the fields of `cls` with their defaults, and other values.
+
+    Args:
+      cls: a dataclass or a Flax module; its fields are the keys.
+      *without: fields that the program fills, not the config.
+      **values: in place of the defaults, and for fields that have none.
+
+    Raises:
+      InputError: a value for no field.
+    """
+    given = ("parent", "name", *without) if issubclass(cls, nn.Module) else without
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in given}
+    check_keys(values, fields, cls.__name__)
+    for name, field in fields.items():
+        if name not in values and field.default is not dataclasses.MISSING:
+            values[name] = field.default
+    return config_dict.ConfigDict({name: values[name] for name in fields if name in values})
 
 
 def check_keys(found: Collection[str], known: Collection[str], where: str) -> None:

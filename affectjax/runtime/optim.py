@@ -79,6 +79,7 @@ def plateau(config: OptimConfig) -> optax.GradientTransformationExtraArgs:
     """
     if not config.plateau_patience:
         return optax.with_extra_args_support(optax.identity())
+    # optax refuses two zero tolerances; this one is below the rounding of any loss that matters.
     return optax.contrib.reduce_on_plateau(
-        factor=config.plateau_factor, patience=config.plateau_patience, rtol=0.0, atol=0.0
+        factor=config.plateau_factor, patience=config.plateau_patience, rtol=0.0, atol=1e-12
     )

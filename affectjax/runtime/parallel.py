@@ -13,8 +13,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from affectjax.errors import InputError
-
 AXIS = "batch"
 ENGINES = ("pmap", "shard_map")
 Tree = Any
@@ -68,6 +66,15 @@ class Engine:
     def count(self) -> int:
         """How many devices share a batch, over all processes."""
         return len(self.devices)
+
+    def columns(self, batch: int) -> int:
+        """Returns the width of a batch that all devices share evenly: at least `batch`."""
+        return -(-batch // self.count) * self.count
+
+    def mine(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the part of `rows` `[..., columns]` that this process loads."""
+        each = rows.shape[-1] // jax.process_count()
+        return rows[..., jax.process_index() * each :][..., :each]
 
     def replicate(self, tree: Tree) -> Tree:
         """Returns `tree` (host or device arrays, the same in every process) on every device."""
@@ -130,15 +137,3 @@ def over_seeds(function: Callable[..., Tree], seeds: int, axes: Sequence[int | N
         return jax.tree.map(lambda x: x[None], function(*bare))
 
     return single
-
-
-def process_columns(columns: int, processes: int, process: int) -> slice:
-    """Returns which of the batch's `columns` this process loads.
-
-    Raises:
-      InputError: the batch does not split evenly.
-    """
-    if columns % processes:
-        raise InputError(f"a batch of {columns} does not split over {processes} processes")
-    each = columns // processes
-    return slice(process * each, (process + 1) * each)

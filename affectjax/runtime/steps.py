@@ -155,20 +155,16 @@ def restrict(batch: Batch, keep: Mapping[str, jax.Array]) -> Batch:
     return out
 
 
-def predict_chunk(predict: Callable[..., Any], pick: Pick) -> Callable[..., Any]:
-    """Returns `(params, variables, data, keep, xs) -> predictions [C, B of all devices, ...]`.
+def predict_batch(predict: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns `(params, variables, keep, batch) -> predictions [B of all devices, ...]`.
 
     Args:
       predict: see `Task.predict`.
-      pick: makes the batch from `data` and one row of `xs`.
     """
 
-    def run(params, variables, data, keep, xs):
-        def one(_, x):
-            out = predict(params, variables, restrict(pick(data, x), keep))
-            return None, lax.all_gather(out, AXIS, tiled=True)
-
-        return lax.scan(one, None, xs)[1]
+    def run(params, variables, keep, batch):
+        out = predict(params, variables, restrict(batch, keep))
+        return lax.all_gather(out, AXIS, tiled=True)
 
     return run
 

@@ -103,6 +103,7 @@ def model_fields(cls: type, section: Mapping[str, Any], given: Mapping[str, Any]
     Raises:
       InputError: a key is no attribute of the module.
     """
-    known = [f.name for f in dataclasses.fields(cls) if f.name not in ("parent", "name", *given)]
+    fill = ("parent", "name", *given)
+    known = [f.name for f in dataclasses.fields(cls) if f.name not in fill]
     check_keys(section, known, "config.model")
     return {**section, **given}

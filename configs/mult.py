@@ -1,0 +1,74 @@
+"""MulT, the baseline of MCR, on the same feature sequences.
+
+    python -m affectjax.main --config=configs/mult.py --workdir=runs/mult
+    python -m affectjax.main --config=configs/mult.py:mosi --config.data.dir=DIR --workdir=runs/mult
+
+Variants: those of configs/mcr.py.
+
+MEASURED
+
+Batch size, learning rate, epochs, heads, kernels, dropout and clipping of mosi, mosei and iemocap
+are those that Tsai et al. 2019 published for their benchmarks.
+"""
+
+from affectjax.data.pipeline import DataConfig
+from affectjax.errors import InputError
+from affectjax.models.mult import MulT
+from affectjax.runtime.configs import section
+from affectjax.runtime.optim import OptimConfig
+from affectjax.runtime.parallel import ParallelConfig
+from affectjax.tasks.base import StageConfig
+from affectjax.train import TrainConfig
+from ml_collections import config_dict
+
+# name: batch, learning rate, epochs, heads, kernel of audio, embed and attention dropout, clip
+PUBLISHED = {
+    "synth": (64, 1e-3, 30, 10, 3, 0.1, 0.1, 1.0),
+    "mosi": (128, 1e-3, 100, 10, 3, 0.2, 0.2, 0.8),
+    "mosei": (16, 1e-3, 20, 8, 3, 0.3, 0.1, 1.0),
+    "iemocap": (32, 2e-3, 30, 10, 5, 0.3, 0.25, 0.8),
+    "own": (64, 1e-3, 60, 10, 3, 0.2, 0.1, 1.0),
+}
+
+
+def get_config(arg: str = "synth") -> config_dict.ConfigDict:
+    """Returns the config of a variant, as in "mosi" or "mosi,aligned"."""
+    name, *options = (arg or "synth").split(",")
+    if name not in PUBLISHED or not set(options) <= {"aligned", "small"}:
+        raise InputError(
+            f"configs/mult.py:{arg} is no variant; allowed: {', '.join(PUBLISHED)}, each also "
+            "with ',aligned' and ',small'"
+        )
+    batch, rate, epochs, heads, audio_kernel, embed, attention, clip = PUBLISHED[name]
+    config = config_dict.ConfigDict()
+    config.task = "mcr"
+    config.seed = 0
+    config.seeds = ()
+    config.data = section(
+        DataConfig,
+        name="affect_synth" if name == "synth" else name,
+        aligned="aligned" in options,
+        max_length=config_dict.ConfigDict(),
+    )
+    config.model = section(
+        MulT,
+        *("outputs", "axis_name"),
+        modalities=(),
+        kernels=config_dict.ConfigDict({"text": 3, "audio": audio_kernel, "vision": 3}),
+        width=40,
+        heads=heads,
+        embed_dropout=embed,
+        attention_dropout=attention,
+        output_dropout=0.1,
+    )
+    with config.model.unlocked():
+        config.model.name = "mult"
+    config.optim = section(
+        OptimConfig, learning_rate=rate, clip_norm=clip, plateau_patience=20, plateau_factor=0.1
+    )
+    select = "war" if name == "synth" else "loss"
+    stage = section(StageConfig, epochs=epochs, batch_size=batch, select=select, patience=20)
+    config.stages = config_dict.ConfigDict({"train": stage})
+    config.train = section(TrainConfig)
+    config.parallel = section(ParallelConfig)
+    return config
