@@ -214,11 +214,13 @@ class Trainer:
         for seed, model in zip(self.seeds, models, strict=True):
             trained, rest = steps.split_params(model["params"], stage.trains)
             key = jax.random.fold_in(jax.random.key(seed), index)
-            states.append(jax.device_get(steps.new_state(trained, model["variables"], tx, key)))
+            averaged = bool(stage.optim.average_decay)
+            state = steps.new_state(trained, model["variables"], tx, key, averaged=averaged)
+            states.append(jax.device_get(state))
             frozen.append(rest)
         state = _stack(states)
         self.state, self.frozen = self.engine.replicate((state, _stack(frozen)))
-        self.best = self.engine.replicate(_model(state))
+        self.best = self.engine.replicate(steps.model_of(state))
         self.control = selection.begin(stage, len(self.seeds))
 
     def _hand_over(self, stage: Stage) -> list[Model]:
@@ -281,7 +283,8 @@ class Trainer:
     def _compile(self, stage: Stage, feed: Feed) -> Callable[..., Any]:
         """Returns the scan over steps, for all models and devices."""
         rate = self._rate(stage)
-        step = steps.train_step(stage.loss, optim.optimizer(stage.optim, rate), rate)
+        tx = optim.optimizer(stage.optim, rate)
+        step = steps.train_step(stage.loss, tx, rate, stage.optim.average_decay)
         step = steps.hold_finished(step) if len(self.seeds) > 1 else step
         chunk = steps.train_chunk(step, feed.pick)
         models = parallel.over_seeds(chunk, len(self.seeds), (0, 0, None, 0))
@@ -343,18 +346,21 @@ class Trainer:
 
     def _end_epoch(self, stage: Stage, series: Series) -> str:
         """Validates, logs, keeps what is better, applies the rules; returns a line of it."""
-        model = self._whole(_model(self.state))
+        model = self._whole(steps.model_of(self.state))
         measured, _ = evaluate.evaluate_part(self.predictor, model, self._valid)
         where = {"step": self.done["step"], "epoch": self.done["epoch"], "stage": stage.name}
         for s in np.flatnonzero(self.control["active"]):
             for split, values in (("train", _means(series, s)), ("valid", measured[s])):
                 self.writer.write({**where, "split": split, "seed": self.seeds[s]}, values)
         self.control, better = selection.judge(self.control, stage, self.done["epoch"], measured)
-        self.best = self.keep_better(self.engine.replicate(better), _model(self.state), self.best)
+        self.best = self.keep_better(
+            self.engine.replicate(better), steps.model_of(self.state), self.best
+        )
         changed = {key: self.control[key] for key in ("scale", "active")}
         self.state |= self.engine.replicate(changed)
+        loss = np.mean([values["loss"] for values in measured])
         best = self.control["best_value"].mean()
-        return f"{stage.select} {np.mean([m[stage.select] for m in measured]):.4f} best {best:.4f}"
+        return f"validation loss {loss:.4f}, best {stage.select} {best:.4f}"
 
     # What is kept.
 
@@ -393,10 +399,6 @@ class Trainer:
                 self.workdir, self.predictor, model, batches, split, self.seeds
             )
         return result
-
-
-def _model(state: Tree) -> Model:
-    return {"params": state["params"], "variables": state["variables"]}
 
 
 def _stack(trees: list[Tree]) -> Tree:

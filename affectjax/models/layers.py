@@ -16,6 +16,8 @@ from affectjax.ops import attention, masking
 from affectjax.ops.dropout import dropout
 
 xavier = nn.initializers.xavier_uniform()
+zeros = nn.initializers.zeros
+lecun = nn.initializers.lecun_normal()
 # Query, key and value are drawn as one [D, 3D] matrix would be: half the variance each.
 xavier_third = nn.initializers.variance_scaling(0.5, "fan_avg", "uniform")
 
@@ -92,12 +94,14 @@ class Attention(nn.Module):
       heads: H.
       dropout: rate on the attention weights.
       axis_name: see `Dropout`.
+      zero_init: the output map starts at zero.
     """
 
     width: int
     heads: int
     dropout: float = 0.0
     axis_name: str | None = None
+    zero_init: bool = False
 
     @nn.compact
     def __call__(
@@ -132,7 +136,8 @@ class Attention(nn.Module):
 
         gathered, weights = gather(query, key, value)
         gathered = rearrange(gathered, "b t h d -> b t (h d)")
-        return nn.Dense(self.width, kernel_init=xavier, name="out")(gathered), weights
+        init = zeros if self.zero_init else xavier
+        return nn.Dense(self.width, kernel_init=init, name="out")(gathered), weights
 
 
 def _pair(init: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
@@ -153,6 +158,7 @@ class FeedForward(nn.Module):
     relu_dropout: float = 0.0
     residual_dropout: float = 0.0
     axis_name: str | None = None
+    zero_init: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -160,7 +166,8 @@ class FeedForward(nn.Module):
         y = layer_norm("norm")(x)
         y = nn.relu(nn.Dense(4 * self.width, kernel_init=xavier, name="up")(y))
         y = Dropout(self.relu_dropout, self.axis_name)(y, train=train)
-        y = nn.Dense(self.width, kernel_init=xavier, name="down")(y)
+        init = zeros if self.zero_init else xavier
+        y = nn.Dense(self.width, kernel_init=init, name="down")(y)
         return x + Dropout(self.residual_dropout, self.axis_name)(y, train=train)
 
 
@@ -177,6 +184,7 @@ class Block(nn.Module):
     residual_dropout: float = 0.0
     causal: bool = False
     axis_name: str | None = None
+    zero_init: bool = False
 
     @nn.compact
     def __call__(
@@ -195,11 +203,21 @@ class Block(nn.Module):
         query = norm(target)
         memory = query if source is None else norm(source)
         y, weights = Attention(
-            self.width, self.heads, self.attention_dropout, self.axis_name, name="attention"
+            self.width,
+            self.heads,
+            self.attention_dropout,
+            self.axis_name,
+            self.zero_init,
+            name="attention",
         )(query, memory, source_mask, causal=self.causal, train=train)
         x = target + Dropout(self.residual_dropout, self.axis_name)(y, train=train)
         feed_forward = FeedForward(
-            self.width, self.relu_dropout, self.residual_dropout, self.axis_name, name="feed"
+            self.width,
+            self.relu_dropout,
+            self.residual_dropout,
+            self.axis_name,
+            self.zero_init,
+            name="feed",
         )
         return feed_forward(x, train=train), weights
 

@@ -22,7 +22,9 @@ from affectjax.models.layers import (
     Layers,
     TemporalConv,
     layer_norm,
+    lecun,
     sources_of,
+    zeros,
 )
 from affectjax.ops import attention, masking
 
@@ -44,6 +46,7 @@ class CrossMutualUnit(nn.Module):
       mutual: false leaves the correction out (Table 5, "w/o Mutual Attention").
       attention_dropout, relu_dropout, residual_dropout: rates.
       axis_name: see `Dropout`.
+      zero_init: see `MCR`.
     """
 
     width: int
@@ -53,6 +56,7 @@ class CrossMutualUnit(nn.Module):
     relu_dropout: float = 0.0
     residual_dropout: float = 0.0
     axis_name: str | None = None
+    zero_init: bool = False
 
     @nn.compact
     def __call__(
@@ -72,10 +76,11 @@ class CrossMutualUnit(nn.Module):
         normed = layer_norm("norm_target")(target)
         query = nn.Dense(self.width, name="query")(normed)
         scores, values = {}, {}
+        init = zeros if self.zero_init else lecun
         for s, x in sources.items():
             memory = layer_norm(f"norm_{s}")(x)
             key = nn.Dense(self.width, name=f"key_{s}")(memory)
-            values[s] = nn.Dense(self.width, name=f"value_{s}")(memory)
+            values[s] = nn.Dense(self.width, kernel_init=init, name=f"value_{s}")(memory)
             scores[s] = jnp.einsum("bqd,bkd->bqk", query, key) / self.width**0.5
         alpha = {}
         if self.mutual and len(sources) == 2:
@@ -87,7 +92,12 @@ class CrossMutualUnit(nn.Module):
             y = jnp.einsum("bqk,bkd->bqd", drop(weights[s], train=train), values[s])
             reinforced += Dropout(self.residual_dropout, self.axis_name)(y, train=train)
         feed_forward = FeedForward(
-            self.width, self.relu_dropout, self.residual_dropout, self.axis_name, name="feed"
+            self.width,
+            self.relu_dropout,
+            self.residual_dropout,
+            self.axis_name,
+            self.zero_init,
+            name="feed",
         )
         out = {f"attention/{s}": w for s, w in weights.items()}
         out |= {f"alpha/{s}": a for s, a in alpha.items()}
@@ -121,6 +131,7 @@ class SelfCrossUnit(nn.Module):
         are added (Table 5, "w/o Attention Layer").
       attention_dropout, relu_dropout, residual_dropout: rates.
       axis_name: see `Dropout`.
+      zero_init: see `MCR`.
     """
 
     width: int
@@ -130,6 +141,7 @@ class SelfCrossUnit(nn.Module):
     relu_dropout: float = 0.0
     residual_dropout: float = 0.0
     axis_name: str | None = None
+    zero_init: bool = False
 
     @nn.compact
     def __call__(
@@ -149,7 +161,12 @@ class SelfCrossUnit(nn.Module):
         query = layer_norm("norm_target")(target)
         memory = layer_norm("norm_joined")(joined)
         unit = functools.partial(
-            Attention, self.width, self.heads, self.attention_dropout, self.axis_name
+            Attention,
+            self.width,
+            self.heads,
+            self.attention_dropout,
+            self.axis_name,
+            self.zero_init,
         )
         cross, cross_weights = unit(name="cross")(query, memory, joined_mask, train=train)
         own, own_weights = unit(name="self")(query, query, target_mask, train=train)
@@ -163,7 +180,12 @@ class SelfCrossUnit(nn.Module):
             out["gamma"] = gamma
         mixed = Dropout(self.residual_dropout, self.axis_name)(mixed, train=train)
         feed_forward = FeedForward(
-            self.width, self.relu_dropout, self.residual_dropout, self.axis_name, name="feed"
+            self.width,
+            self.relu_dropout,
+            self.residual_dropout,
+            self.axis_name,
+            self.zero_init,
+            name="feed",
         )
         return masking.zero_masked(feed_forward(mixed, train=train), target_mask), out
 
@@ -269,7 +291,7 @@ class Reinforcement(nn.Module):
     def _target(self, t, target, heard, joined, masks, joined_masks, *, train):
         """Returns the new target stream (section 3.3) and what was seen on the way."""
         c = self.config
-        rates = (c.attention_dropout, c.relu_dropout, c.residual_dropout, c.axis_name)
+        rates = (c.attention_dropout, c.relu_dropout, c.residual_dropout, c.axis_name, c.zero_init)
         out = {}
         fine = mixed = 0.0
         if c.cmu:
@@ -320,6 +342,10 @@ class MCR(nn.Module):
       structure: "parallel", or "serial": SCU after CMU.
       exchange_kernel: see `CrossMutualUnit`.
       time_bias: gates with a bias `[T, D]` (paper), or `[D]`.
+      encoder_norm: a layer norm after the transformer over the targets.
+      zero_init: the last map of every residual branch, and the values of CMU, start at zero, so
+        that training starts from the pooled projections alone; steadier on small sets.
+      input_dropout: rate of whole input features.
       embed_dropout, attention_dropout, relu_dropout, residual_dropout, output_dropout: rates.
       axis_name: the mapped axis over which the batch is split, None where it is whole.
     """
@@ -341,6 +367,9 @@ class MCR(nn.Module):
     structure: str = "parallel"
     exchange_kernel: int = 1
     time_bias: bool = True
+    encoder_norm: bool = True
+    zero_init: bool = False
+    input_dropout: float = 0.0
     embed_dropout: float = 0.1
     attention_dropout: float = 0.1
     relu_dropout: float = 0.1
@@ -397,6 +426,9 @@ class MCR(nn.Module):
         return nn.Dense(self.outputs, name="head")(y), out
 
     def _embed(self, m: str, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
+        # Whole features of an example, over all its steps: a step's neighbours would tell them.
+        features = jnp.ones((len(x), 1, x.shape[-1]))
+        x = x * Dropout(self.input_dropout, self.axis_name)(features, train=train)
         x = TemporalConv(self.width, self.kernels[m], name=f"project_{m}")(x, mask)
         x = x + masking.sinusoids(mask, self.width)
         return Dropout(self.embed_dropout, self.axis_name)(x, train=train)
@@ -413,10 +445,12 @@ class MCR(nn.Module):
             self.relu_dropout,
             self.residual_dropout,
             axis_name=self.axis_name,
+            zero_init=self.zero_init,
         )
         encoder = Layers(block, self.encoder_layers, name="encoder")
         together, _ = encoder(together, None, valid, train=train)
-        together = layer_norm("norm")(together)
+        if self.encoder_norm:
+            together = layer_norm("norm")(together)
         pool = masking.masked_mean if self.pool == "mean" else masking.last_valid
         pooled, start = [], 0
         for t in self.reinforced:

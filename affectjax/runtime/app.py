@@ -28,7 +28,7 @@ def quiet_others() -> None:
         std_logging.getLogger(name).setLevel(std_logging.WARNING)
 
 
-def run(main: Callable[[Sequence[str]], int | None]) -> None:
+def run(main: Callable[[Sequence[str]], int | None], *, arguments: bool = False) -> None:
     """Parses the flags, calls `main(argv)` and exits with what it returns.
 
     An `InputError`, an unknown flag, a wrong value of one, a key that a config does not have, or an
@@ -37,10 +37,11 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
 
     Args:
       main: takes the arguments that are no flags, the program's name first.
+      arguments: whether there may be any.
     """
 
     def guarded(argv: Sequence[str]) -> int | None:
-        if len(argv) > 1:
+        if len(argv) > 1 and not arguments:
             return _refuse(f"unexpected argument {argv[1]!r}; flags look like --name=value")
         quiet_others()
         try:

@@ -24,6 +24,8 @@ class OptimConfig:
       plateau_patience: epochs without a better validation loss after which the rate is multiplied
         by `plateau_factor`, 0 for never.
       plateau_factor: see there.
+      average_decay: a step, of the running average of the parameters that is then what is
+        validated, kept and tested; 0 for none.
     """
 
     name: str = "adam"
@@ -36,12 +38,15 @@ class OptimConfig:
     step_factor: float = 0.1
     plateau_patience: int = 0
     plateau_factor: float = 0.1
+    average_decay: float = 0.0
 
     def __post_init__(self):
         for key, allowed in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
             if getattr(self, key) not in allowed:
                 value = getattr(self, key)
                 raise ValueError(f"{key} is {value!r}; allowed: {', '.join(allowed)}")
+        if not 0 <= self.average_decay < 1:
+            raise ValueError(f"average_decay is {self.average_decay}; allowed: from 0 to below 1")
         if self.weight_decay and self.name == "adam":
             raise ValueError("weight_decay is for adamw; with adam it would not be read")
 

@@ -15,6 +15,8 @@ from affectjax.runtime import optim
 from affectjax.tasks.base import Stage
 
 Control = dict[str, Any]
+# `select` of a stage whose last epoch counts, whatever the validation says.
+LAST = "last"
 
 
 def begin(stage: Stage, models: int) -> Control:
@@ -55,7 +57,7 @@ def judge(
     sign = 1 if metrics.lower_is_better(stage.select) else -1
     for s in np.flatnonzero(control["active"]):
         value = _selected(stage, measured[s])
-        better[s] = sign * value < sign * control["best_value"][s]
+        better[s] = stage.select == LAST or sign * value < sign * control["best_value"][s]
         if better[s]:
             control["best_value"][s], control["best_epoch"][s] = value, epoch
         control["stale"][s] = 0 if better[s] else control["stale"][s] + 1
@@ -65,6 +67,8 @@ def judge(
 
 
 def _selected(stage: Stage, measured: Mapping[str, Any]) -> float:
+    if stage.select == LAST:
+        return measured["loss"]
     if stage.select not in measured:
         names = [name for name, value in measured.items() if isinstance(value, float)]
         raise InputError(

@@ -44,7 +44,12 @@ def merge_params(trained: Tree, frozen: Tree) -> Tree:
 
 
 def new_state(
-    params: Tree, variables: Tree, tx: optax.GradientTransformation, key: jax.Array
+    params: Tree,
+    variables: Tree,
+    tx: optax.GradientTransformation,
+    key: jax.Array,
+    *,
+    averaged: bool = False,
 ) -> State:
     """Returns the state of one model at the start of a stage.
 
@@ -53,8 +58,10 @@ def new_state(
       variables: other collections.
       tx: the optimizer.
       key: of the stage.
+      averaged: whether to keep a running average of the parameters.
     """
-    return {
+    average = {"average": params} if averaged else {}
+    return average | {
         "params": params,
         "variables": variables,
         "opt": tx.init(params),
@@ -65,8 +72,16 @@ def new_state(
     }
 
 
+def model_of(state: State) -> dict[str, Tree]:
+    """Returns the model that counts: averaged parameters where there are, and variables."""
+    return {"params": state.get("average", state["params"]), "variables": state["variables"]}
+
+
 def train_step(
-    loss: Callable[..., Any], tx: optax.GradientTransformation, rate: optax.Schedule
+    loss: Callable[..., Any],
+    tx: optax.GradientTransformation,
+    rate: optax.Schedule,
+    average_decay: float = 0.0,
 ) -> Callable[[State, Tree, Batch], tuple[State, dict[str, jax.Array]]]:
     """Returns the step `(state, frozen, batch) -> (state, measurements)`.
 
@@ -74,6 +89,7 @@ def train_step(
       loss: see `Stage.loss`.
       tx: the optimizer.
       rate: the learning rate at a step of the stage, to be measured.
+      average_decay: of the running average of the parameters, if the state has one.
     """
 
     def step(state, frozen, batch):
@@ -100,6 +116,10 @@ def train_step(
             "opt": opt,
             "step": state["step"] + 1,
         }
+        if "average" in state:
+            new["average"] = optax.incremental_update(
+                new["params"], state["average"], 1.0 - average_decay
+            )
         return state | new, measured
 
     return step

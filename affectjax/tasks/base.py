@@ -35,7 +35,8 @@ class Stage:
       optim: optimizer and learning rate.
       epochs: the most there are.
       batch_size: over all devices.
-      select: the validation metric by which the best epoch is chosen, or "loss".
+      select: the validation metric by which the best epoch is chosen, "loss", or "last": the last
+        epoch, for a stage whose length was chosen before.
       patience: epochs without a better one after which the stage ends, 0 for never.
       on_end: hand-over of a model's `{"params", "variables"}` to the next stage.
     """

@@ -1,0 +1,1 @@
+"""Launchers: the demo, and several processes on one machine."""

@@ -1,0 +1,242 @@
+"""One device or four, pmap or shard_map, one process or two: the same numbers.
+
+Everything runs in processes of its own, since the number of devices is that of the process.
+"""
+
+import json
+import socket
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import assert_close_lines, lines_of, toy_config
+
+from affectjax import train
+from affectjax.data.pipeline import DataConfig, Dataset, order, rows_of
+from affectjax.runtime import optim, parallel, steps
+from affectjax.runtime.checkpoints import Checkpoints
+from affectjax.runtime.parallel import AXIS, ENGINES, Engine
+from affectjax.tasks import base
+
+TOLERANCE = 1e-5
+EPOCHS = 5  # of four steps
+FOUR = "--xla_force_host_platform_device_count=4"
+# Compile time rules these tests: XLA's optimisations are left out.
+QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+
+
+def on_devices(count):
+    """Makes every engine take the first devices only."""
+    make = Engine.__init__
+
+    def init(self, kind, devices=None):
+        make(self, kind, devices or jax.devices()[:count])
+
+    return make, init
+
+
+def record_losses(losses):
+    """Makes the training loop leave the loss of every step, `[S, C]` an epoch, in a list."""
+    check = train.Trainer._check_finite
+
+    def checked(self, stage, series):
+        losses.append(series["loss"])
+        check(self, stage, series)
+
+    train.Trainer._check_finite = checked
+
+
+def toy_runs(folder, own):
+    """Trains the toy with both engines on one device and on four; writes the losses."""
+    assert len(jax.devices()) == 4
+    make, losses, found = Engine.__init__, [], {}
+    record_losses(losses)
+    for count in (1, 4):
+        _, Engine.__init__ = on_devices(count)
+        for kind in ENGINES:
+            changes = {"parallel__engine": kind, "stages__train__epochs": EPOCHS}
+            # Batches of 6 leave two of four devices a row that only pads, the last one more.
+            changes |= {"stages__train__batch_size": 6, "seeds": (2, 9), "optim__clip_norm": 0.5}
+            train.train(toy_config(own, **changes), Path(folder) / f"{kind}-{count}")
+            found[f"{kind}-{count}"] = np.concatenate(losses, 1).tolist()
+            losses.clear()
+        Engine.__init__ = make
+    (Path(folder) / "losses.json").write_text(json.dumps(found))
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory, own):
+    """The folder of four runs of the toy, and their losses."""
+    from conftest import Child
+
+    folder = tmp_path_factory.mktemp("devices")
+    code, _, said = Child(toy_runs, (str(folder), str(own)), folder, {"XLA_FLAGS": FOUR}).wait(300)
+    assert code == 0, said
+    return folder, json.loads((folder / "losses.json").read_text())
+
+
+OTHERS = ("shard_map-1", "pmap-4", "shard_map-4")
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_losses_of_all_steps_agree(toys, other):
+    _, losses = toys
+    assert np.shape(losses["pmap-1"]) == (2, EPOCHS * 5)
+    np.testing.assert_allclose(losses[other], losses["pmap-1"], atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_all_that_is_logged_agrees(toys, other):
+    folder, _ = toys
+    assert_close_lines(lines_of(folder / other), lines_of(folder / "pmap-1"))
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_final_state_agrees(toys, other):
+    folder, _ = toys
+    states = []
+    for name in ("pmap-1", other):
+        manager = Checkpoints(folder / name / "checkpoints" / "latest", 2)
+        states.append(manager.restore()[0])
+        manager.close()
+    ours, theirs = states
+    assert ours.keys() == theirs.keys()
+    for path, x in ours.items():
+        np.testing.assert_allclose(x, theirs[path], atol=TOLERANCE, rtol=TOLERANCE, err_msg=path)
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_evaluation_agrees(toys, other):
+    folder, _ = toys
+    for name in ("test.json", "valid.json", "missing.json"):
+        ours, theirs = (
+            json.loads((folder / run / "eval" / name).read_text()) for run in (other, "pmap-1")
+        )
+        for (path, x), (_, y) in zip(*map(jax.tree.leaves_with_path, (ours, theirs)), strict=True):
+            assert x == pytest.approx(y, abs=TOLERANCE), path
+
+
+# ---- a system, step by step ---------------------------------------------------------------------
+
+
+def twenty_steps(config_path, arguments, combinations, own, out):
+    """Writes the losses of twenty steps of a system, for each kind of engine and device count."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("config", config_path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config("own").to_dict()
+    config["model"] |= {"width": 8, "heads": 2, **arguments}
+    dataset = Dataset(DataConfig("own", own))
+    task = base.find(config).Task(config, dataset.spec, dataset.modalities, AXIS)
+    stage, part = task.stages[0], dataset.part("train")
+    rate = optim.schedule(stage.optim, 9, 4)
+    tx = optim.optimizer(stage.optim, rate)
+    params, variables = jax.jit(lambda key: task.init(key, dataset.zeros(2)))(jax.random.key(0))
+    state = steps.new_state(params, variables, tx, jax.random.key(1))
+    one = jax.tree.map(lambda x: np.asarray(x)[None], state)
+    rows = np.concatenate([rows_of(order(len(part), 0, 0, e), 8, 8) for e in range(5)])[None]
+    losses = {}
+    for kind, count in combinations:
+        engine = Engine(kind, jax.devices()[:count])
+        chunk = steps.train_chunk(steps.train_step(stage.loss, tx, rate), steps.pick_rows)
+        run = engine.compile(
+            parallel.over_seeds(chunk, 1, (0, 0, None, 0)), (None, None, None, 2), donate=(0,)
+        )
+        data = engine.replicate(dataset.arrays(part))
+        _, measured = run(engine.replicate(one), {}, data, engine.shard(rows, 2))
+        losses[f"{kind}-{count}"] = engine.fetch(measured["loss"])[0].tolist()
+    Path(out).write_text(json.dumps(losses))
+
+
+def check_system(name, model, combinations, own, start, tmp_path):
+    out = tmp_path / "losses.json"
+    config = Path(__file__).parents[1] / "configs" / f"{name}.py"
+    child = start(
+        twenty_steps, str(config), model, combinations, str(own), str(out), XLA_FLAGS=f"{FOUR} {QUICK}"
+    )
+    code, _, said = child.wait(500)
+    assert code == 0, said
+    first, *others = json.loads(out.read_text()).values()
+    assert len(first) == 20 and first[-1] < first[0]
+    for other in others:
+        np.testing.assert_allclose(other, first, atol=TOLERANCE, rtol=0)
+
+
+def test_twenty_steps_of_mcr_on_one_device_and_on_four(own, start, tmp_path):
+    model = {"layers": 1, "modalities": ("text", "audio")}
+    both = (("pmap", 1), ("shard_map", 4))
+    check_system("mcr", model, both, own, start, tmp_path)
+
+
+ALL = (("pmap", 1), ("shard_map", 1), ("pmap", 4), ("shard_map", 4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mcr", "mult"])
+def test_twenty_steps_of_a_system_with_every_engine(name, own, start, tmp_path):
+    check_system(name, {"layers": 1}, ALL, own, start, tmp_path)
+
+
+# ---- two processes ------------------------------------------------------------------------------
+
+
+def one_of_two(process, port, folder, own, seeds):
+    """Trains with both engines as one of two processes of two devices each."""
+    before = parallel.initialize
+    for kind in ENGINES:
+        changes = {"parallel__engine": kind, "seeds": seeds, "stages__train__epochs": 2}
+        changes |= {"parallel__coordinator": f"127.0.0.1:{port}", "parallel__processes": 2}
+        if kind == "shard_map":
+            changes |= {"data__resident_mib": 0.0}
+        config = toy_config(own, parallel__process=process, **changes)
+        written = []
+        if process:
+            watch_writes(written, folder)
+        train.train(config, Path(folder) / kind)
+        assert jax.process_count() == 2 and len(jax.devices()) == 4
+        assert not written, written
+        parallel.initialize = lambda config: None  # joined already
+    parallel.initialize = before
+
+
+def watch_writes(written, folder):
+    """Notes every file below a folder that this process opens to write, and every new folder."""
+    import sys
+
+    def hook(event, arguments):
+        if event == "open" and str(arguments[0]).startswith(folder):
+            mode = arguments[1] or ""
+            if any(letter in mode for letter in "wax+"):
+                written.append(arguments)
+        elif event in ("os.mkdir", "os.rename", "os.remove"):
+            if str(arguments[0]).startswith(folder):
+                written.append((event, *arguments))
+
+    sys.addaudithook(hook)
+
+
+def test_two_processes_are_one_run(own, start, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = "--xla_force_host_platform_device_count=2"
+    workdir = tmp_path / "runs"
+    children = [
+        start(one_of_two, process, port, str(workdir), str(own), (1, 6), XLA_FLAGS=flags)
+        for process in range(2)
+    ]
+    train.train(toy_config(own, seeds=(1, 6), stages__train__epochs=2), tmp_path / "alone")
+    for child in children:
+        code, _, said = child.wait(200)
+        assert code == 0, said
+    for kind in ENGINES:
+        assert_close_lines(lines_of(workdir / kind), lines_of(tmp_path / "alone"))
+        ours, theirs = (
+            json.loads((folder / "eval" / "test.json").read_text())
+            for folder in (workdir / kind, tmp_path / "alone")
+        )
+        assert ours["mean"] == pytest.approx(theirs["mean"], abs=TOLERANCE)
+        assert (workdir / kind / "eval" / "missing.json").exists()
