@@ -14,6 +14,8 @@ Batch size, learning rate, epochs, heads, kernels and layers of mosi, mosei and 
 Table 1 of Yang et al. 2023; the dropout rates, which the paper does not give, are ours.
 """
 
+from ml_collections import config_dict
+
 from affectjax.data.pipeline import DataConfig
 from affectjax.errors import InputError
 from affectjax.models.mcr import MCR
@@ -22,7 +24,6 @@ from affectjax.runtime.optim import OptimConfig
 from affectjax.runtime.parallel import ParallelConfig
 from affectjax.tasks.base import StageConfig
 from affectjax.train import TrainConfig
-from ml_collections import config_dict
 
 # name of the data set: batch, learning rate, epochs, heads, kernel of audio, layers, selected by
 TABLE_1 = {
@@ -58,6 +59,7 @@ def get_config(arg: str = "synth") -> config_dict.ConfigDict:
         *("outputs", "axis_name"),
         modalities=(),
         kernels=config_dict.ConfigDict({"text": 3, "audio": audio_kernel, "vision": 3}),
+        input_dropout=config_dict.ConfigDict(),
         heads=heads,
         layers=layers,
     )

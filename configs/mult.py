@@ -11,6 +11,8 @@ Batch size, learning rate, epochs, heads, kernels, dropout and clipping of mosi,
 are those that Tsai et al. 2019 published for their benchmarks.
 """
 
+from ml_collections import config_dict
+
 from affectjax.data.pipeline import DataConfig
 from affectjax.errors import InputError
 from affectjax.models.mult import MulT
@@ -19,7 +21,6 @@ from affectjax.runtime.optim import OptimConfig
 from affectjax.runtime.parallel import ParallelConfig
 from affectjax.tasks.base import StageConfig
 from affectjax.train import TrainConfig
-from ml_collections import config_dict
 
 # name: batch, learning rate, epochs, heads, kernel of audio, embed and attention dropout, clip
 PUBLISHED = {

@@ -83,6 +83,17 @@ def cache(tmp_path_factory):
         os.environ["AFFECTJAX_CACHE"] = before
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compiled(tmp_path_factory):
+    """Keeps what was compiled for the rest of this test run, its child processes among them."""
+    keep_compiled(str(tmp_path_factory.mktemp("compiled")))
+
+
+def keep_compiled(folder):
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
 @pytest.fixture(scope="session")
 def own(tmp_path_factory):
     """A folder of raw features with three classes."""
@@ -353,7 +364,8 @@ class Child:
 
     def __init__(self, what, arguments, folder, env):
         self._out, self._err = folder / f"out-{id(self)}", folder / f"err-{id(self)}"
-        target = (what, arguments, str(self._out), str(self._err), env)
+        compiled = jax.config.jax_compilation_cache_dir
+        target = (what, arguments, str(self._out), str(self._err), env, compiled)
         self.process = _CONTEXT.Process(target=_in_child, args=target)
         self.process.start()
 
@@ -363,15 +375,16 @@ class Child:
         if self.process.exitcode is None:
             self.process.kill()
             self.process.join()
-            raise AssertionError(f"hangs after {timeout} s:\n{self._err.read_text()}")
+            raise AssertionError(f"runs for more than {timeout} s:\n{self._err.read_text()}")
         return self.process.exitcode, self._out.read_text(), self._err.read_text()
 
 
-def _in_child(what, arguments, out, err, env):
+def _in_child(what, arguments, out, err, env, compiled):
     for number, path in ((1, out), (2, err)):
         with open(path, "w") as file:
             os.dup2(file.fileno(), number)
     os.environ.update(env)
+    keep_compiled(compiled)
     install_toy()
     if callable(what):
         what(*arguments)
@@ -403,5 +416,3 @@ def finished(tmp_path_factory, own):
     workdir = tmp_path_factory.mktemp("runs") / "finished"
     train.train(toy_config(own), workdir)
     return workdir
-
-

@@ -1,5 +1,6 @@
 """Bad input on the command line: one clear sentence, exit code 2, nothing half written."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,12 +9,14 @@ import numpy as np
 import pytest
 from conftest import CONFIG_FILE, lines_of, write_own
 
+from affectjax import report
+
 ROOT = Path(__file__).parents[1]
 
 
 def refused(child, *words):
     """Checks exit code 2 and one sentence with these words; returns the sentence."""
-    code, out, said = child.wait()
+    code, out, said = child.wait(20)
     errors = [line for line in said.splitlines() if line.startswith("error: ")]
     assert code == 2, said
     assert len(errors) == 1 and "Traceback" not in said, said
@@ -46,11 +49,17 @@ BAD = {
         ["--config.stages.train.select=accuracy"],
         ["config.stages.train.select", "accuracy", "war", "loss"],
     ),
-    "no number": (["--config.stages.train.select=confusion"], ["config.stages.train.select", "war"]),
+    "no number": (
+        ["--config.stages.train.select=confusion"],
+        ["config.stages.train.select", "war"],
+    ),
     "no dir": (["--config.data.dir="], ["config.data.dir", "own"]),
     "no such dir": (["--config.data.dir=nowhere/at/all"], ["nowhere/at/all"]),
     "no such set": (["--config.data.name=mosii"], ["mosii", "mosi"]),
-    "no such split": (["--config.data.valid=dev"], ["config.data.valid", "dev", "train, valid, test"]),
+    "no such split": (
+        ["--config.data.valid=dev"],
+        ["config.data.valid", "dev", "train, valid, test"],
+    ),
     "no such task": (["--config.task=mrc"], ["config.task", "mrc", "mcr"]),
     "no processes": (["--config.parallel.processes=2"], ["coordinator"]),
     "unknown key": (["--config.optim.lerning_rate=1"], ["lerning_rate", "learning_rate"]),
@@ -97,7 +106,11 @@ def test_a_split_that_preparation_empties(main, tmp_path):
 
 
 CONFIGS = {
-    "unknown key": ("config.optim", "lerning_rate = 1.0", ["config.optim.lerning_rate", "learning_rate"]),
+    "unknown key": (
+        "config.optim",
+        "lerning_rate = 1.0",
+        ["config.optim.lerning_rate", "learning_rate"],
+    ),
     "unknown stage key": (
         "config.stages.train",
         "epoch = 1",
@@ -165,8 +178,6 @@ def test_nothing_to_evaluate(start, tmp_path):
 
 
 def test_evaluation_with_and_without_the_config(start, own, finished, tmp_path):
-    import shutil
-
     shutil.copytree(finished, tmp_path / "run")
     flags = [f"--workdir={tmp_path / 'run'}", "--mode=eval"]
     code, _, said = start("main", *flags).wait()
@@ -180,8 +191,6 @@ def test_evaluation_with_and_without_the_config(start, own, finished, tmp_path):
 
 
 def test_report_says_the_same_as_the_function(start, finished, tmp_path):
-    from affectjax import report
-
     code, out, said = start("report", f"--workdir={finished}").wait()
     assert (code, out.strip()) == (0, report.table(finished).strip()), said
     refused(start("report", f"--workdir={tmp_path}"), "test.json is not there")
@@ -195,15 +204,12 @@ def test_an_infinite_loss_is_no_bad_input_but_stops_the_run(start, own, tmp_path
 
 
 def import_all_apps():
-    import affectjax.main
-    import affectjax.prepare
-    import affectjax.report
-    import affectjax.train
+    from affectjax import evaluate, prepare, report, train
 
-    assert affectjax.main and affectjax.prepare and affectjax.report and affectjax.train
+    assert all((evaluate.evaluate, prepare, report.table, train.train))
 
 
-def test_a_notebook_may_import_every_app(start):
+def test_a_notebook_may_import_every_function(start):
     code, _, said = start(import_all_apps).wait()
     assert code == 0, said
 
@@ -211,10 +217,16 @@ def test_a_notebook_may_import_every_app(start):
 def test_the_real_command(own, tmp_path):
     """The others start the same module in a process that has imported most already."""
     command = [sys.executable, "-m", "affectjax.main", "--config=configs/mcr.py:own"]
-    command += [f"--config.data.dir={own}", "--config.optim.name=sgd", f"--workdir={tmp_path / 'a'}"]
+    command += [
+        f"--config.data.dir={own}",
+        "--config.optim.name=sgd",
+        f"--workdir={tmp_path / 'a'}",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and not (tmp_path / "a").exists()
-    assert done.stderr.splitlines()[-1].startswith('error: "config.optim": name is \'sgd\'; allowed')
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: \"config.optim\": name is 'sgd'; allowed"
+    )
 
 
 def test_scores_are_read_as_numbers(start, scores, tmp_path):

@@ -3,14 +3,16 @@
 Everything runs in processes of its own, since the number of devices is that of the process.
 """
 
+import importlib.util
 import json
 import socket
+import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from conftest import assert_close_lines, lines_of, toy_config
+from conftest import Child, assert_close_lines, lines_of, toy_config
 
 from affectjax import train
 from affectjax.data.pipeline import DataConfig, Dataset, order, rows_of
@@ -68,8 +70,6 @@ def toy_runs(folder, own):
 @pytest.fixture(scope="module")
 def toys(tmp_path_factory, own):
     """The folder of four runs of the toy, and their losses."""
-    from conftest import Child
-
     folder = tmp_path_factory.mktemp("devices")
     code, _, said = Child(toy_runs, (str(folder), str(own)), folder, {"XLA_FLAGS": FOUR}).wait(300)
     assert code == 0, said
@@ -122,8 +122,6 @@ def test_evaluation_agrees(toys, other):
 
 def twenty_steps(config_path, arguments, combinations, own, out):
     """Writes the losses of twenty steps of a system, for each kind of engine and device count."""
-    import importlib.util
-
     spec = importlib.util.spec_from_file_location("config", config_path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -155,7 +153,13 @@ def check_system(name, model, combinations, own, start, tmp_path):
     out = tmp_path / "losses.json"
     config = Path(__file__).parents[1] / "configs" / f"{name}.py"
     child = start(
-        twenty_steps, str(config), model, combinations, str(own), str(out), XLA_FLAGS=f"{FOUR} {QUICK}"
+        twenty_steps,
+        str(config),
+        model,
+        combinations,
+        str(own),
+        str(out),
+        XLA_FLAGS=f"{FOUR} {QUICK}",
     )
     code, _, said = child.wait(500)
     assert code == 0, said
@@ -204,16 +208,13 @@ def one_of_two(process, port, folder, own, seeds):
 
 def watch_writes(written, folder):
     """Notes every file below a folder that this process opens to write, and every new folder."""
-    import sys
 
     def hook(event, arguments):
-        if event == "open" and str(arguments[0]).startswith(folder):
-            mode = arguments[1] or ""
-            if any(letter in mode for letter in "wax+"):
-                written.append(arguments)
-        elif event in ("os.mkdir", "os.rename", "os.remove"):
-            if str(arguments[0]).startswith(folder):
-                written.append((event, *arguments))
+        if event not in ("open", "os.mkdir", "os.rename", "os.remove"):
+            return
+        reads = event == "open" and not set(arguments[1] or "") & set("wax+")
+        if not reads and str(arguments[0]).startswith(folder):
+            written.append((event, *arguments))
 
     sys.addaudithook(hook)
 

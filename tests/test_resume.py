@@ -178,7 +178,9 @@ MCR = """--config=configs/mcr.py:own --config.data.dir={own} --config.model.widt
 
 @pytest.mark.slow
 def test_mcr_killed_at_a_random_step(own, tmp_path, start):
-    run = lambda name: start("main", *MCR.format(own=own, workdir=tmp_path / name).split())  # noqa: E731
+    def run(name):
+        return start("main", *MCR.format(own=own, workdir=tmp_path / name).split())
+
     assert run("whole").wait(300)[0] == 0
     child = run("parts")
     wait_for_lines(child, tmp_path / "parts", 4)

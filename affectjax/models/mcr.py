@@ -12,6 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import FrozenDict
 
 from affectjax.models.layers import (
     Attention,
@@ -345,7 +346,7 @@ class MCR(nn.Module):
       encoder_norm: a layer norm after the transformer over the targets.
       zero_init: the last map of every residual branch, and the values of CMU, start at zero, so
         that training starts from the pooled projections alone; steadier on small sets.
-      input_dropout: rate of whole input features.
+      input_dropout: rates of whole input features, by modality; none where it is not named.
       embed_dropout, attention_dropout, relu_dropout, residual_dropout, output_dropout: rates.
       axis_name: the mapped axis over which the batch is split, None where it is whole.
     """
@@ -369,7 +370,7 @@ class MCR(nn.Module):
     time_bias: bool = True
     encoder_norm: bool = True
     zero_init: bool = False
-    input_dropout: float = 0.0
+    input_dropout: Mapping[str, float] = FrozenDict()
     embed_dropout: float = 0.1
     attention_dropout: float = 0.1
     relu_dropout: float = 0.1
@@ -428,7 +429,8 @@ class MCR(nn.Module):
     def _embed(self, m: str, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
         # Whole features of an example, over all its steps: a step's neighbours would tell them.
         features = jnp.ones((len(x), 1, x.shape[-1]))
-        x = x * Dropout(self.input_dropout, self.axis_name)(features, train=train)
+        rate = self.input_dropout.get(m, 0.0)
+        x = x * Dropout(rate, self.axis_name)(features, train=train)
         x = TemporalConv(self.width, self.kernels[m], name=f"project_{m}")(x, mask)
         x = x + masking.sinusoids(mask, self.width)
         return Dropout(self.embed_dropout, self.axis_name)(x, train=train)

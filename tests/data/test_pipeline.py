@@ -99,7 +99,12 @@ def test_no_folder_is_named_by_its_key():
 @pytest.fixture(scope="module")
 def by_hand(tmp_path_factory):
     """Two videos in train, one in valid; audio of two features, the second of them constant."""
-    rows = [("a_0", "train", "0"), ("a_1", "train", "1"), ("b_0", "valid", "0"), ("c_0", "test", "1")]
+    rows = [
+        ("a_0", "train", "0"),
+        ("a_1", "train", "1"),
+        ("b_0", "valid", "0"),
+        ("c_0", "test", "1"),
+    ]
     audio = np.full((4, 3, 2), 5, np.float32)
     audio[0, :, 0] = [1, 3, 1e6]  # the third step is masked
     audio[1, :, 0] = [8, 1e6, 1e6]

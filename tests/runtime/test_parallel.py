@@ -22,8 +22,10 @@ def test_replicate_then_fetch_is_the_same(kind):
     back = engine.fetch(engine.replicate(tree()))
     chex.assert_trees_all_equal(back, tree())
     chex.assert_trees_all_equal_dtypes(back, tree())
-    chex.assert_trees_all_equal(engine.fetch(engine.replicate(engine.replicate(tree())))
-                                if kind == "shard_map" else back, tree())
+    chex.assert_trees_all_equal(
+        engine.fetch(engine.replicate(engine.replicate(tree()))) if kind == "shard_map" else back,
+        tree(),
+    )
 
 
 @ENGINES

@@ -83,7 +83,7 @@ def test_a_workdir_below_a_file(tmp_path):
 
 def test_a_workdir_that_is_a_file(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write to the workdir .*file"):
+    with pytest.raises(InputError, match=r"cannot write to the workdir .*file"):
         Workdir(tmp_path / "file").claim(toy_config())
 
 
@@ -97,7 +97,7 @@ def test_a_read_only_workdir(tmp_path, monkeypatch, again):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(workdir_lib.Path, "touch", refuse)
-    with pytest.raises(InputError, match="cannot write to the workdir .*Permission denied"):
+    with pytest.raises(InputError, match=r"cannot write to the workdir .*Permission denied"):
         folder.claim(toy_config())
     files = [f.name for f in folder.path.rglob("*")]
     assert files == (["config.json"] if again else [])

@@ -41,9 +41,9 @@ def test_section_of_a_module_leaves_out_what_is_given():
 
 
 def test_section_refuses_a_value_for_no_field():
-    with pytest.raises(InputError, match='did you mean "Settings.rate"'):
+    with pytest.raises(InputError, match=r'did you mean "Settings\.rate"'):
         configs.section(Settings, rat=0.5)
-    with pytest.raises(InputError, match='"Module.outputs"'):
+    with pytest.raises(InputError, match=r'"Module\.outputs"'):
         configs.section(Module, "outputs", outputs=2)
 
 
@@ -76,10 +76,10 @@ def test_plain_is_dicts_and_tuples_all_the_way_down():
 def test_top_level_is_complete_and_nothing_else():
     config = dict.fromkeys(configs.TOP_LEVEL)
     configs.check_top_level(config)
-    with pytest.raises(InputError, match='"config.optm"; did you mean "config.optim"'):
+    with pytest.raises(InputError, match=r'"config\.optm"; did you mean "config\.optim"'):
         configs.check_top_level(config | {"optm": 1})
     del config["stages"]
-    with pytest.raises(InputError, match='"config.stages" is missing'):
+    with pytest.raises(InputError, match=r'"config\.stages" is missing'):
         configs.check_top_level(config)
 
 
@@ -99,7 +99,7 @@ def test_seeds_that_are_not_allowed(chosen, message):
 
 
 def test_a_wrong_seed_is_named_by_its_own_key():
-    with pytest.raises(InputError, match='"config.seed"'):
+    with pytest.raises(InputError, match=r'"config\.seed"'):
         configs.seeds({"seeds": (), "seed": -1})
 
 
