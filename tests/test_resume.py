@@ -84,10 +84,24 @@ def test_sigterm_twice_within_one_epoch(streamed, own, tmp_path):
     assert_same_run(streamed, tmp_path)
 
 
-def test_sigterm_of_several_seeds_with_early_stop(own, tmp_path):
-    changes = {"seeds": (0, 1, 2, 3), "stages__train__patience": 2, "optim__learning_rate": 0.1}
-    config = toy_config(own, stages__train__epochs=8, **changes)
+def test_sigterm_with_everything_that_has_a_state(own, tmp_path):
+    """Early stops, plateaus, schedules, decay and averages of several seeds."""
+    config = toy_config(
+        own,
+        seeds=(0, 1, 2, 3),
+        stages__train__patience=3,
+        stages__train__epochs=8,
+        optim__name="adamw",
+        optim__learning_rate=0.1,
+        optim__weight_decay=0.01,
+        optim__average_decay=0.5,
+        optim__plateau_patience=1,
+        optim__schedule="cosine",
+        optim__warmup_epochs=0.5,
+    )
     train.train(config, tmp_path / "whole")
+    ends = {line["seed"]: line["epoch"] for line in lines_of(tmp_path / "whole")}
+    assert len(set(ends.values())) > 1  # else no seed stops before another
     stop_at(config, tmp_path / "parts", 5)
     train.train(config, tmp_path / "parts")
     assert_same_run(tmp_path / "whole", tmp_path / "parts")

@@ -327,7 +327,8 @@ def test_a_seed_that_stops_early_stays_as_it_was(tmp_path, own):
 def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good(streamed, tmp_path, own):
     changes = {"model__fault": 6, "seeds": (5, 3)}
     if streamed:
-        changes |= {"data__resident_mib": 0.0, "train__checkpoint_steps": 1}
+        # The checkpoint after three steps of an epoch would be of the step that fails.
+        changes |= {"data__resident_mib": 0.0, "train__checkpoint_steps": 3}
     # Step 6 counted from 0 is the seventh: the third of the second epoch.
     with pytest.raises(train.NonFiniteLoss, match=r"stage 'train', step 7, seed 5"):
         train.train(toy_config(own, **changes), tmp_path)
@@ -345,6 +346,38 @@ def test_an_enormous_rate_is_a_loss_that_is_not_finite(tmp_path, scores):
     with pytest.raises(train.NonFiniteLoss, match=r"stage 'train', step \d, seed 0: the loss is"):
         train.train(config, tmp_path)
     strict((tmp_path / "config.json").read_text())
+
+
+def test_the_average_of_the_parameters_is_what_counts(tmp_path, own):
+    """Of four steps: average 0.5 (0.5 (0.5 (0.5 p0 + 0.5 p1) + 0.5 p2) + ...)."""
+    changes = {"stages__train__epochs": 1, "data__resident_mib": 0.0, "train__checkpoint_steps": 1}
+    seen, save = [], Checkpoints.save
+
+    def note(self, step, tree, meta):
+        if "state" in tree:
+            seen.append(tree["state"]["params"]["head"]["kernel"].copy())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "save", note)
+        train.train(toy_config(own, **changes), tmp_path / "plain")
+    assert len(seen) >= STEPS and Checkpoints.save is save
+    task, dataset = toy_of(own)
+    expected = jax.jit(lambda key: task.init(key, dataset.zeros(2)))(jax.random.key(0))[0]
+    expected = expected["head"]["kernel"]
+    for x in seen[:STEPS]:
+        expected = 0.5 * expected + 0.5 * x[0]
+    config = toy_config(own, stages__train__epochs=1, optim__average_decay=0.5)
+    result = train.train(config, tmp_path / "averaged")
+    best = restored(tmp_path / "averaged", "best")[0]["params/head/kernel"]
+    np.testing.assert_allclose(best[0], expected, atol=1e-6)
+    assert evaluate.evaluate(tmp_path / "averaged") == result
+
+
+def test_the_last_epoch_may_be_the_best(tmp_path, own):
+    train.train(toy_config(own, stages__train__select="last", optim__learning_rate=0.3), tmp_path)
+    assert restored(tmp_path, "best")[1]["epoch"] == [2]
+    last = lines_of(tmp_path)[-1]
+    assert strict((tmp_path / "eval" / "valid.json").read_text())["loss"] == last["loss"]
 
 
 # ---- stages -------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 
 import grain
 import numpy as np
+from absl import logging
 
 from affectjax.data import prepared, sets
 from affectjax.data.features import Split
@@ -109,9 +110,22 @@ class Dataset:
         self.prepared = prepared.open_prepared(_prepare(config))
         self.spec = self.prepared.spec
         self.modalities = tuple(m for m in MODALITIES if m in self.prepared.dims)
+        self._log()
         self._loaded: dict[str, Split] = {}
         self._held_out = self._hold_out()
         self.statistics = self._statistics() if statistics is None else dict(statistics)
+
+    def _log(self) -> None:
+        """Says what was read, and how many of its values had to be replaced."""
+        card = self.prepared.card
+        counts = ", ".join(f"{split} {count}" for split, count in self.prepared.splits.items())
+        logging.info("%s: %s examples", self.prepared.name, counts)
+        for m, cleaned in card["cleaned"].items():
+            if any(cleaned.values()):
+                nan, inf = cleaned["nan"], cleaned["inf"]
+                logging.info("%s: %d NaN and %d infinite values became 0", m, nan, inf)
+        for skipped in card["skipped"]:
+            logging.warning("skipped when prepared: %s", skipped)
 
     def part(self, role: str) -> Part:
         """Returns what serves as "train", "valid" or "test".
