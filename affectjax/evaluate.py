@@ -7,7 +7,7 @@ import csv
 import functools
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,10 @@ from affectjax import metrics
 from affectjax.data.pipeline import (
     DataConfig,
     Dataset,
-    Part,
     load_statistics,
-    rows_of,
 )
 from affectjax.errors import InputError
+from affectjax.feeds import Batches
 from affectjax.runtime import checkpoints, configs, parallel, steps
 from affectjax.runtime.parallel import Engine, ParallelConfig
 from affectjax.runtime.workdir import Workdir, write_json
@@ -31,31 +30,6 @@ from affectjax.tasks import base
 
 Model = dict[str, Any]
 Predictions = dict[str, np.ndarray]
-
-
-class Batches:
-    """The batches of a part, in order, on the devices: kept there if they fit, else streamed."""
-
-    def __init__(self, dataset: Dataset, part: Part, engine: Engine, batch: int):
-        """Places the part on the devices if it fits.
-
-        Args:
-          dataset: where it comes from.
-          part: which examples.
-          engine: the devices.
-          batch: B, over all devices.
-        """
-        self.dataset, self.part, self.engine = dataset, part, engine
-        self.rows = rows_of(np.arange(len(part), dtype=np.int32), batch, engine.columns(batch))
-        self._mine = list(engine.mine(self.rows))
-        self._kept = list(self._stream()) if dataset.fits(part) else None
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._stream() if self._kept is None else self._kept)
-
-    def _stream(self) -> Iterator[Any]:
-        stream = self.dataset.stream(self.part, self._mine)
-        return (self.engine.shard(batch, 0) for batch in stream)
 
 
 class Predictor:
@@ -226,6 +200,8 @@ def open_run(
 def _override(config: dict[str, Any], key: str, value: Any) -> None:
     """Sets one dotted key of a saved config."""
     *sections, last = key.split(".")
+    if key not in configs.flatten(config):
+        configs.check_keys([key], configs.flatten(config), "config")
     section = config
     for name in sections:
         section = section[name]
@@ -274,4 +250,5 @@ def load_best(workdir: Workdir, task: base.Task, dataset: Dataset, seeds: Sequen
     shapes = jax.eval_shape(lambda k: task.init(k, dataset.zeros(2)), jax.random.key(0))
     stack = lambda x: np.zeros((len(seeds), *x.shape), x.dtype)  # noqa: E731
     params, variables = jax.tree.map(stack, shapes)
-    return checkpoints.fill({"params": params, "variables": variables}, found[0])
+    checkpoints.check({"params": params, "variables": variables}, found[0])
+    return {"variables": {}, **checkpoints.nested(found[0])}

@@ -19,7 +19,8 @@ def main(argv):
     if not _WORKDIR.value:
         raise InputError("--workdir is missing: where should the run leave its files?")
     if _MODE.value == "eval":
-        overrides = config_flags.get_override_values(flags.FLAGS["config"])
+        given = _CONFIG.value is not None
+        overrides = config_flags.get_override_values(flags.FLAGS["config"]) if given else {}
         evaluate.evaluate(_WORKDIR.value, overrides)
         return
     if _CONFIG.value is None:

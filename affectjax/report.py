@@ -10,7 +10,8 @@ from absl import flags
 
 from affectjax import metrics
 from affectjax.errors import InputError
-from affectjax.runtime import app
+from affectjax.runtime import app, configs
+from affectjax.runtime.workdir import Workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
 _AGAINST = flags.DEFINE_string("against", None, "Another run's folder, for a paired t-test.")
@@ -34,8 +35,8 @@ def read_result(workdir: str | Path, split: str) -> dict[str, dict[str, float]]:
         raise InputError(f"{file} is not there: is the run finished?") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{file} cannot be read: {error}") from error
-    config = json.loads((Path(workdir) / "config.json").read_text())["config"]
-    per_seed = result.get("per_seed", {str(config["seed"]): result})
+    (only, *_) = configs.seeds(Workdir(workdir).config())
+    per_seed = result.get("per_seed", {str(only): result})
     scalar = lambda value: value is None or isinstance(value, int | float)  # noqa: E731
     return {
         seed: {k: math.nan if v is None else v for k, v in named.items() if scalar(v)}

@@ -16,11 +16,13 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from affectjax import evaluate
+from affectjax import evaluate, selection
 from affectjax.data import pipeline
 from affectjax.data.pipeline import DataConfig, Dataset
-from affectjax.evaluate import Batches, Model, Predictor
-from affectjax.runtime import checkpoints, configs, optim, parallel, selection, steps
+from affectjax.errors import InputError
+from affectjax.evaluate import Model, Predictor
+from affectjax.feeds import Batches, Feed
+from affectjax.runtime import checkpoints, configs, optim, parallel, steps
 from affectjax.runtime.checkpoints import Checkpoints
 from affectjax.runtime.parallel import Engine, ParallelConfig
 from affectjax.runtime.preemption import EXIT_CODE, Preemption
@@ -30,6 +32,7 @@ from affectjax.tasks.base import Stage
 
 Tree = Any
 Series = dict[str, np.ndarray]
+_KEY = jax.ShapeDtypeStruct((2,), np.uint32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,10 +82,10 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
     for role in ("train", "valid", "test"):
         dataset.part(role)
     task = base.find(config).Task(config, dataset.spec, dataset.modalities, parallel.AXIS)
+    check_select(task, dataset)
     folder = Workdir(workdir)
     if jax.process_index() == 0:
         folder.claim(config)
-        pipeline.save_statistics(dataset.statistics, folder.path / "standardization.npz")
     trainer = Trainer(task, dataset, Engine(parallel_config.engine), settings, seeds, folder)
     try:
         with Preemption() as preemption:
@@ -91,33 +94,19 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
         trainer.close()
 
 
-class Feed:
-    """The training part as a compiled chunk takes it: resident on the devices, or streamed.
-
-    Attributes:
-      resident: whether it lies on the devices.
-      pick: see `steps.train_chunk`.
-      data: the part on the devices, {} where it is streamed.
-    """
-
-    def __init__(self, dataset: Dataset, engine: Engine, batch: int):
-        """Places the part on the devices if it fits.
-
-        Args:
-          dataset: where it comes from.
-          engine: the devices.
-          batch: B, over all devices.
-        """
-        self.part, self.batch = dataset.part("train"), batch
-        self.columns = engine.columns(batch)
-        self.resident = dataset.fits(self.part)
-        self.pick = steps.pick_rows if self.resident else steps.pick_given
-        self.data = engine.replicate(dataset.arrays(self.part)) if self.resident else {}
-
-    def rows(self, seed: int, stage: int, epoch: int) -> np.ndarray:
-        """Returns `[C, columns]`: the rows of an epoch's batches."""
-        order = pipeline.order(len(self.part), seed, stage, epoch)
-        return pipeline.rows_of(order, self.batch, self.columns)
+def check_select(task: base.Task, dataset: Dataset) -> None:
+    """Raises InputError for a stage that selects by a metric which the task does not have."""
+    batch = dataset.zeros(len(dataset.part("valid")))
+    shapes = jax.eval_shape(lambda key: task.predict(*task.init(key, batch), batch), _KEY)
+    nothing = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    measured = task.metrics(nothing, dataset.labels(dataset.part("valid")))
+    names = [name for name, value in measured.items() if isinstance(value, float)]
+    for stage in task.stages:
+        if stage.select not in (selection.LAST, *names):
+            raise InputError(
+                f'"config.stages.{stage.name}.select" is {stage.select!r}; '
+                f"allowed: {selection.LAST}, {', '.join(names)}"
+            )
 
 
 class Trainer:
@@ -161,10 +150,11 @@ class Trainer:
 
     def run(self, preemption: Preemption) -> dict[str, Any]:
         """Runs the stages that are left, then the final evaluation; returns its metrics."""
-        self._start()
-        if self.done["finished"]:
+        found = self.latest.restore()
+        if found is not None and found[1]["finished"]:
             logging.info("%s is finished already: nothing to do", self.workdir.path)
             return json.loads((self.workdir.path / "eval" / "test.json").read_text())
+        self._start(found)
         while True:
             index = self.done["stage"]
             self._run_stage(self.task.stages[index], preemption)
@@ -179,25 +169,38 @@ class Trainer:
 
     # Order of initialisation: the run's own checkpoint, else from scratch.
 
-    def _start(self) -> None:
-        """Fills state, frozen, best, control and done."""
-        models = self._init()
-        found = self.latest.restore()
-        written = 0
+    def _start(self, found: tuple[checkpoints.Flat, dict[str, Any]] | None) -> None:
+        """Fills state, frozen, best, control and done, and opens what the run writes to."""
         self.done = {"stage": 0, "epoch": 0, "step": 0, "finished": False}
         self.done |= {"stream": None, "series": {}}
-        if found is not None:
-            flat, self.done = found
-            written = self.done.pop("metrics_bytes")
-        self._begin_stage(self.done["stage"], models)
-        if found is not None:
-            tree = checkpoints.fill(self._host_tree(), flat)
-            on_devices = (tree["state"], tree["frozen"], tree["best"])
-            self.state, self.frozen, self.best = self.engine.replicate(on_devices)
-            self.control = tree["control"]
-            name = self.task.stages[self.done["stage"]].name
-            logging.info("going on in stage %s after epoch %d", name, self.done["epoch"])
+        if jax.process_index() == 0:
+            self.workdir.check_writable()
+            pipeline.save_statistics(
+                self.dataset.statistics, self.workdir.path / "standardization.npz"
+            )
+        if found is None:
+            self._begin_stage(0, self._init())
+            self.writer = MetricWriter(self.workdir)
+            return
+        flat, self.done = found
+        number, written = self.done.pop("number"), self.done.pop("metrics_bytes")
+        for folder in (self.latest, self.kept):
+            folder.forget_after(number)
+        self._begin_stage(self.done["stage"], self._models(checkpoints.nested(flat)))
+        tree = checkpoints.fill(self._host_tree(), flat)
+        on_devices = (tree["state"], tree["frozen"], tree["best"])
+        self.state, self.frozen, self.best = self.engine.replicate(on_devices)
+        self.control = tree["control"]
         self.writer = MetricWriter(self.workdir, written, self.done["step"])
+        name = self.task.stages[self.done["stage"]].name
+        logging.info("going on in stage %s after epoch %d", name, self.done["epoch"])
+
+    def _models(self, saved: Tree) -> list[Model]:
+        """Returns the models of a checkpoint, one of each seed, host side."""
+        state = saved["state"]
+        params = steps.merge_params(state["params"], saved.get("frozen", {}))
+        model = {"params": params, "variables": state.get("variables", {})}
+        return [jax.tree.map(lambda x, s=s: x[s], model) for s in range(len(self.seeds))]
 
     def _init(self) -> list[Model]:
         """Returns new params and variables, one of each seed, host side."""
@@ -251,8 +254,7 @@ class Trainer:
         while not self._over(stage):
             rows = following.result()
             following = self._shuffle(feed, self.done["epoch"] + 1)
-            series = self._run_epoch(run_chunk, feed, rows, preemption)
-            self._check_finite(stage, series)
+            series = self._run_epoch(stage, run_chunk, feed, rows, preemption)
             self.done["step"] += rows.shape[1]
             bar.set_postfix_str(self._end_epoch(stage, series), refresh=False)
             bar.update()
@@ -300,10 +302,16 @@ class Trainer:
         return self.thread.submit(draw)
 
     def _run_epoch(
-        self, run_chunk: Callable[..., Any], feed: Feed, rows: np.ndarray, preemption: Preemption
+        self,
+        stage: Stage,
+        run_chunk: Callable[..., Any],
+        feed: Feed,
+        rows: np.ndarray,
+        preemption: Preemption,
     ) -> Series:
         """Runs the steps of an epoch that are left; returns all measurements, `[S, C]` each."""
         series = [{k: np.array(v) for k, v in self.done["series"].items()}]
+        count = len(next(iter(self.done["series"].values()), [[]])[0])
         chunks: list[Tree] = []
         stream, inputs = self._inputs(feed, self.engine.mine(rows))
         for xs in inputs:
@@ -313,14 +321,19 @@ class Trainer:
                 continue
             every = self.settings.checkpoint_steps
             asked = preemption.asked()
-            if asked or (every and len(chunks) % every == 0):
+            count += 1
+            # The last step of an epoch is saved with the epoch.
+            if count < rows.shape[1] and (asked or (every and count % every == 0)):
                 series = [_concatenate([*series, *map(self.engine.fetch, chunks)])]
                 chunks = []
+                self._check_finite(stage, series[0])
                 self._save_within(stream, series[0])
                 if asked:
                     self._stop()
         self.done |= {"stream": None, "series": {}}
-        return _concatenate([*series, *map(self.engine.fetch, chunks)])
+        whole = _concatenate([*series, *map(self.engine.fetch, chunks)])
+        self._check_finite(stage, whole)
+        return whole
 
     def _inputs(self, feed: Feed, mine: np.ndarray) -> tuple[pipeline.Batches | None, Iterator]:
         """Returns the stream, if it is one, and an iterator over the inputs of each call."""
@@ -367,12 +380,13 @@ class Trainer:
     def _save(self, number: int) -> None:
         """Starts to write checkpoints: everything to latest, the best models to best."""
         host = self._host_tree()
-        self.latest.save(number, host, {**self.done, "metrics_bytes": self.writer.position})
         params = steps.merge_params(host["best"]["params"], host["frozen"])
         meta = {"stage": self.done["stage"], "epoch": self.control["best_epoch"].tolist()}
         if meta != self.best_saved:
             self.kept.save(number, host["best"] | {"params": params}, meta)
             self.best_saved = meta
+        meta = {**self.done, "number": number, "metrics_bytes": self.writer.position}
+        self.latest.save(number, host, meta)
 
     def _save_within(self, stream: pipeline.Batches, series: Series) -> None:
         """Starts to write checkpoints within an epoch of a streamed part."""

@@ -3,7 +3,7 @@
     python -m affectjax.main --config=configs/mult.py --workdir=runs/mult
     python -m affectjax.main --config=configs/mult.py:mosi --config.data.dir=DIR --workdir=runs/mult
 
-Variants: those of configs/mcr.py.
+Variants: synth (default), mosi, mosei, iemocap, own; each also `,aligned`.
 
 MEASURED
 
@@ -35,10 +35,10 @@ PUBLISHED = {
 def get_config(arg: str = "synth") -> config_dict.ConfigDict:
     """Returns the config of a variant, as in "mosi" or "mosi,aligned"."""
     name, *options = (arg or "synth").split(",")
-    if name not in PUBLISHED or not set(options) <= {"aligned", "small"}:
+    if name not in PUBLISHED or not set(options) <= {"aligned"}:
         raise InputError(
             f"configs/mult.py:{arg} is no variant; allowed: {', '.join(PUBLISHED)}, each also "
-            "with ',aligned' and ',small'"
+            "with ',aligned'"
         )
     batch, rate, epochs, heads, audio_kernel, embed, attention, clip = PUBLISHED[name]
     config = config_dict.ConfigDict()

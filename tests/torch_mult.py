@@ -85,9 +85,7 @@ class MulT(nn.Module):
         output_dropout=0.0,
     ):
         super().__init__()
-        self.project = nn.ModuleDict(
-            {m: nn.Conv1d(dims[m], width, 1, bias=False) for m in ORDER}
-        )
+        self.project = nn.ModuleDict({m: nn.Conv1d(dims[m], width, 1, bias=False) for m in ORDER})
         self.cross, self.memory = nn.ModuleDict(), nn.ModuleDict()
         common = (embed_dropout,)
         for t in ORDER:
@@ -98,7 +96,12 @@ class MulT(nn.Module):
                         width, heads, layers, *common, rate, relu_dropout, residual_dropout
                     )
             self.memory[t] = Encoder(
-                2 * width, heads, layers, *common, attention_dropout[0], relu_dropout,
+                2 * width,
+                heads,
+                layers,
+                *common,
+                attention_dropout[0],
+                relu_dropout,
                 residual_dropout,
             )
         full = 6 * width
@@ -116,9 +119,7 @@ class MulT(nn.Module):
             hidden[m] = self.project[m](x).permute(2, 0, 1)
         last = []
         for t in ORDER:
-            streams = [
-                self.cross[f"{s}_to_{t}"](hidden[t], hidden[s]) for s in ORDER if s != t
-            ]
+            streams = [self.cross[f"{s}_to_{t}"](hidden[t], hidden[s]) for s in ORDER if s != t]
             last.append(self.memory[t](torch.cat(streams, dim=2))[-1])
         fused = torch.cat(last, dim=1)
         y = self.head2(drop(functional.relu(self.head1(fused)), self.output_dropout, self.training))

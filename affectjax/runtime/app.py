@@ -1,6 +1,7 @@
 """Runs an app so that bad input ends in one sentence and exit code 2, never in a traceback."""
 
 import logging as std_logging
+import runpy
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,21 +55,43 @@ def run(main: Callable[[Sequence[str]], int | None], *, arguments: bool = False)
 
 def _parse(argv: Sequence[str]) -> Sequence[str]:
     """Returns what is left of the arguments after the flags."""
+    file, _ = _config_file(argv)
+    if file and not Path(file).is_file():
+        sys.exit(_refuse(f"--config={file}: there is no such file"))
     try:
         return flags.FLAGS(argv)
     except (flags.Error, InputError, FileNotFoundError) as error:
         # ml_collections puts the traceback of a config file into its message; ours is its end.
         sys.exit(_refuse(str(error).rpartition(f"{InputError.__module__}.InputError: ")[2]))
-    except (AttributeError, KeyError) as error:
+    except (AttributeError, KeyError):
         # This is how ml_collections says that --config.key=value names no key of the config; the
         # same exceptions from a fault in a config file keep their traceback.
-        given = {part for arg in argv if "=" in arg for part in arg.split("=")[0].split(".")[1:]}
-        unknown = sorted(
-            key for key in given if repr(key) in str(error) or f'"{key}"' in str(error)
-        )
-        if not unknown:
+        sentence = _unknown_key(argv)
+        if sentence is None:
             raise
-        sys.exit(_refuse(f"the config has no key {unknown[0]!r}"))
+        sys.exit(_refuse(sentence))
+
+
+def _config_file(argv: Sequence[str]) -> tuple[str, str]:
+    """Returns path and variant of --config=PATH:VARIANT, empty where they are not given."""
+    given = [arg.lstrip("-").partition("=") for arg in argv if arg.startswith("-")]
+    path, _, variant = next((v for name, _, v in given if name == "config"), "").partition(":")
+    return path, variant
+
+
+def _unknown_key(argv: Sequence[str]) -> str | None:
+    """Returns what is wrong with the first --config.key=value of no key; None if all are known."""
+    from affectjax.runtime import configs  # slow: it imports JAX
+
+    path, variant = _config_file(argv)
+    config = runpy.run_path(path)["get_config"](*([variant] if variant else []))
+    names = [arg.lstrip("-").partition("=")[0] for arg in argv if arg.startswith("-")]
+    keys = [name.removeprefix("config.") for name in names if name.startswith("config.")]
+    try:
+        configs.check_keys(keys, [*configs.flatten(config), *config], "config")
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _refuse(message: str) -> int:

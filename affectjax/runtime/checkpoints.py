@@ -67,15 +67,26 @@ class Checkpoints:
         if self._manager is None:
             return
         flat = flatten(tree)
-        nested = traverse_util.unflatten_dict(flat, sep="/")
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                tree=ocp.args.StandardSave(nested),
-                meta=ocp.args.JsonSave({**meta, "checksum": _checksum(flat)}),
+                tree=ocp.args.StandardSave(nested(flat)),
+                meta=ocp.args.JsonSave({**meta, "checksum": _checksum(flat, meta)}),
             ),
             force=True,
         )
+
+    def forget_after(self, step: int) -> None:
+        """Removes the checkpoints of later steps: a run that goes on from `step` writes them anew.
+
+        What a killed run left half finished, or what is damaged, is among them.
+        """
+        for later in [s for s in self._steps() if s > step]:
+            self._manager.delete(later)
+
+    def _steps(self) -> list[int]:
+        """Returns the steps that are there, none in a process that does not write."""
+        return [] if self._manager is None else sorted(self._manager.all_steps(read=True))
 
     def wait(self) -> None:
         """Returns when all that was started is on disk."""
@@ -99,15 +110,14 @@ class Checkpoints:
         return found if jax.process_count() == 1 else _tell(found)
 
     def _newest(self) -> tuple[Flat, dict[str, Any]] | None:
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        for step in steps:
+        steps = self._steps()
+        for step in reversed(steps):
             try:
                 return self._read(step)
             # Whatever a broken file makes the reader raise, the answer is the one before.
             except Exception as error:
                 reason = " ".join(str(error).split())[:200]
                 logging.warning("checkpoint %d in %s is damaged (%s)", step, self.folder, reason)
-                self._manager.delete(step)
         if steps:
             raise InputError(f"every checkpoint in {self.folder} is damaged: {steps}")
         return None
@@ -119,7 +129,7 @@ class Checkpoints:
         )
         flat = {k: np.asarray(v) for k, v in traverse_util.flatten_dict(read.tree, sep="/").items()}
         meta = dict(read.meta)
-        if meta.pop("checksum") != _checksum(flat):
+        if meta.pop("checksum") != _checksum(flat, meta):
             raise ValueError("its checksum is wrong")
         return flat, meta
 
@@ -131,27 +141,43 @@ def flatten(tree: Tree) -> Flat:
     return {name(path): np.asarray(leaf) for path, leaf in leaves}
 
 
+def nested(flat: Flat) -> Tree:
+    """Returns the arrays of a checkpoint as nested dicts, by the parts of their paths."""
+    return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def check(like: Tree, flat: Flat) -> None:
+    """Raises InputError where an array of `like` is not in a checkpoint, or has another shape."""
+    for path, need in flatten(like).items():
+        have = flat.get(path)
+        if have is None or have.shape != need.shape:
+            raise _misfit(path, have, need)
+
+
 def fill(like: Tree, flat: Flat) -> Tree:
     """Returns a tree built as `like` with the arrays of a checkpoint.
 
     Raises:
-      InputError: a path or a shape is not that of `like`.
+      InputError: an array is missing, has another shape, or has no place in `like`.
     """
+    check(like, flat)
     want = flatten(like)
-    for path in sorted(want.keys() | flat.keys()):
-        have, need = flat.get(path), want.get(path)
-        if have is None or need is None or have.shape != need.shape:
-            sides = [None if x is None else list(x.shape) for x in (have, need)]
-            raise InputError(
-                f"the checkpoint does not fit the config: {path} has shape {sides[0]} there and "
-                f"{sides[1]} here"
-            )
+    for path in flat.keys() - want.keys():
+        raise _misfit(path, flat[path], None)
     return jax.tree.unflatten(jax.tree.structure(like), [flat[path] for path in want])
 
 
-def _checksum(flat: Flat) -> int:
-    """Returns CRC-32 over names, shapes, types and bytes of all arrays."""
-    crc = 0
+def _misfit(path: str, have: np.ndarray | None, need: np.ndarray | None) -> InputError:
+    there, here = ("nothing" if x is None else f"shape {list(x.shape)}" for x in (have, need))
+    return InputError(
+        f"the checkpoint does not fit the config and the data: {path} is {there} there and {here} "
+        "here"
+    )
+
+
+def _checksum(flat: Flat, meta: Mapping[str, Any]) -> int:
+    """Returns CRC-32 over meta, and names, shapes, types and bytes of all arrays."""
+    crc = zlib.crc32(json.dumps(meta, sort_keys=True).encode())
     for path, leaf in sorted(flat.items()):
         crc = zlib.crc32(f"{path}{leaf.shape}{leaf.dtype}".encode(), crc)
         crc = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), crc)

@@ -45,11 +45,9 @@ def check_keys(found: Collection[str], known: Collection[str], where: str) -> No
     for key in found:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f'; did you mean "{where}.{near[0]}"?' if near else ""
-            raise InputError(
-                f'unknown config key "{where}.{key}"{hint} Known keys of "{where}": '
-                f"{', '.join(sorted(known))}."
-            )
+            known_here = f'; the keys of "{where}" are {", ".join(sorted(known))}'
+            hint = f'; did you mean "{where}.{near[0]}"?' if near else known_here
+            raise InputError(f'unknown config key "{where}.{key}"{hint}')
 
 
 def read(cls: type[T], section: Mapping[str, Any], where: str) -> T:
@@ -103,7 +101,8 @@ def seeds(config: Mapping[str, Any]) -> tuple[int, ...]:
     chosen = tuple(config["seeds"]) or (config["seed"],)
     for seed in chosen:
         if not isinstance(seed, int) or not 0 <= seed < 2**31:
-            raise InputError(f'"config.seeds" has {seed!r}; allowed: integers 0 to 2**31 - 1')
+            key = "seeds" if config["seeds"] else "seed"
+            raise InputError(f'"config.{key}" has {seed!r}; allowed: integers 0 to 2**31 - 1')
     if len(set(chosen)) < len(chosen):
         raise InputError(f'"config.seeds" has a seed twice: {chosen}')
     return chosen
@@ -112,7 +111,7 @@ def seeds(config: Mapping[str, Any]) -> tuple[int, ...]:
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns the leaves of a nested config by dotted name, in JSON's own types."""
     leaves = {}
-    for key, value in config.items():
+    for key, value in plain(config).items():
         if isinstance(value, Mapping) and value:
             leaves |= flatten(value, f"{prefix}{key}.")
         else:

@@ -37,6 +37,11 @@ class ParallelConfig:
     def __post_init__(self):
         if self.engine not in ENGINES:
             raise ValueError(f"engine is {self.engine!r}; allowed: {', '.join(ENGINES)}")
+        if self.processes < 1 or not 0 <= self.process < self.processes:
+            raise ValueError(
+                f"process is {self.process} and processes {self.processes}; allowed: processes 1 "
+                "or more, process from 0 to processes - 1"
+            )
         if self.processes > 1 and not self.coordinator:
             raise ValueError("processes > 1 needs coordinator, as in 10.0.0.1:8476")
 

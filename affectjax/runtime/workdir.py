@@ -54,11 +54,10 @@ class Workdir:
                     f"{self.path} belongs to a run with another config ({'; '.join(lines)}); "
                     "choose another --workdir"
                 )
-            _check_writable(self.path)
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            _check_writable(self.path)
+            self.check_writable()
             write_json(file, {"config": configs.plain(config), **_provenance()})
         except OSError as error:
             raise InputError(f"cannot write to the workdir {self.path}: {error}") from error
@@ -71,24 +70,28 @@ class Workdir:
         """
         file = self.path / "config.json"
         try:
-            return json.loads(file.read_text())["config"]
+            config = json.loads(file.read_text())["config"]
+            if not isinstance(config, dict):
+                raise TypeError("it holds no config")
+            return config
         except FileNotFoundError:
             raise InputError(f"{self.path} is no workdir: it has no config.json") from None
-        except (json.JSONDecodeError, KeyError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OSError) as error:
             raise InputError(f"{file} cannot be read: {error}") from error
+
+    def check_writable(self) -> None:
+        """Raises InputError where nothing can be written."""
+        probe = self.path / f".writable-{os.getpid()}"
+        try:
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            message = f"cannot write to the workdir {self.path}: {error.strerror}"
+            raise InputError(message) from error
 
 
 def _training(config: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in configs.flatten(config).items() if k not in NOT_TRAINING}
-
-
-def _check_writable(path: Path) -> None:
-    probe = path / f".writable-{os.getpid()}"
-    try:
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"cannot write to the workdir {path}: {error.strerror}") from error
 
 
 def _provenance() -> dict[str, Any]:

@@ -38,7 +38,8 @@ class Stage:
       select: the validation metric by which the best epoch is chosen, "loss", or "last": the last
         epoch, for a stage whose length was chosen before.
       patience: epochs without a better one after which the stage ends, 0 for never.
-      on_end: hand-over of a model's `{"params", "variables"}` to the next stage.
+      on_end: hand-over of a model's `{"params", "variables"}` to the next stage, which may add or
+        reshape parameters.
     """
 
     name: str
@@ -83,6 +84,11 @@ class StageConfig:
     batch_size: int
     select: str = "loss"
     patience: int = 0
+
+    def __post_init__(self):
+        for key, least in (("epochs", 1), ("batch_size", 1), ("patience", 0)):
+            if getattr(self, key) < least:
+                raise ValueError(f"{key} is {getattr(self, key)}; allowed: {least} or more")
 
 
 def find(config: Mapping[str, Any]) -> Any:

@@ -83,6 +83,7 @@ def test_a_number_that_is_there_already_is_written_again(tmp_path):
     """After a fallback, or a kill between the two folders, a step comes a second time."""
     write(tmp_path / "c", 1, 2)
     manager = Checkpoints(tmp_path / "c", 2)
+    manager.forget_after(1)
     manager.save(2, tree(20), {"step": 20})
     manager.close()
     flat, meta = read(tmp_path / "c")
@@ -109,7 +110,7 @@ def break_all(folder):
 def test_all_damaged_is_an_error_that_names_them(tmp_path):
     write(tmp_path / "c", 4, 5)
     break_all(tmp_path / "c")
-    with pytest.raises(InputError, match=re.escape(f"{tmp_path / 'c'} is damaged: [5, 4]")):
+    with pytest.raises(InputError, match=re.escape(f"{tmp_path / 'c'} is damaged: [4, 5]")):
         read(tmp_path / "c")
 
 
@@ -132,15 +133,16 @@ def test_the_checksum_sees_values_names_shapes_and_types():
         {"a": base["a"], "c": base["b"]},
         {"a": base["a"]},
     )
-    sums = [checkpoints._checksum(flat) for flat in (base, *others)]
+    sums = [checkpoints._checksum(flat, {"epoch": 1}) for flat in (base, *others)]
+    sums.append(checkpoints._checksum(base, {"epoch": 2}))
     assert len(set(sums)) == len(sums)
-    assert checkpoints._checksum(dict(reversed(base.items()))) == sums[0]
+    assert checkpoints._checksum(dict(reversed(base.items())), {"epoch": 1}) == sums[0]
 
 
 FILLS = {
-    "other shape": ({"a": np.zeros((2, 3))}, r"a has shape \[2, 3\] there and \[2, 4\] here"),
-    "lacks": ({}, r"a has shape None there and \[2, 4\] here"),
-    "has more": ({"a": np.zeros((2, 4)), "b": np.zeros(1)}, r"b has shape \[1\] there and None"),
+    "other shape": ({"a": np.zeros((2, 3))}, r"a is shape \[2, 3\] there and shape \[2, 4\] here"),
+    "lacks": ({}, r"a is nothing there and shape \[2, 4\] here"),
+    "has more": ({"a": np.zeros((2, 4)), "b": np.zeros(1)}, r"b is shape \[1\] there and nothing"),
 }
 
 

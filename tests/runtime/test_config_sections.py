@@ -55,7 +55,10 @@ def test_read(kind):
 
 READ_ERRORS = {
     "unknown": ({"rate": 1.0, "epoch": 2}, r'"config.s.epoch"; did you mean "config.s.epochs"\?'),
-    "far": ({"rate": 1.0, "zzz": 2}, 'unknown config key "config.s.zzz" Known keys'),
+    "far": (
+        {"rate": 1.0, "zzz": 2},
+        r'"config.s.zzz"; the keys of "config.s" are epochs, names, rate',
+    ),
     "missing": ({"epochs": 2}, 'config key "config.s.rate" is missing'),
     "refused": ({"rate": 1.0, "epochs": -1}, r'"config.s": epochs is -1; allowed: 0 and more'),
 }

@@ -99,6 +99,7 @@ def test_a_read_only_workdir(tmp_path, monkeypatch, again):
     monkeypatch.setattr(workdir_lib.Path, "touch", refuse)
     with pytest.raises(InputError, match=r"cannot write to the workdir .*Permission denied"):
         folder.claim(toy_config())
+        folder.check_writable()
     files = [f.name for f in folder.path.rglob("*")]
     assert files == (["config.json"] if again else [])
 

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from affectjax import metrics
-from affectjax.errors import InputError
 from affectjax.runtime import optim
 from affectjax.tasks.base import Stage
 
@@ -48,15 +47,12 @@ def judge(
       stage: its `select`, `patience` and plateau rule.
       epoch: its number.
       measured: the validation metrics of each model, "loss" among them.
-
-    Raises:
-      InputError: the metrics have no `select`.
     """
     control = jax.tree.map(np.copy, control)
     better = np.zeros(len(measured), bool)
     sign = 1 if metrics.lower_is_better(stage.select) else -1
     for s in np.flatnonzero(control["active"]):
-        value = _selected(stage, measured[s])
+        value = measured[s]["loss" if stage.select == LAST else stage.select]
         better[s] = stage.select == LAST or sign * value < sign * control["best_value"][s]
         if better[s]:
             control["best_value"][s], control["best_epoch"][s] = value, epoch
@@ -64,17 +60,6 @@ def judge(
         control["active"][s] = not stage.patience or control["stale"][s] < stage.patience
         _lower_rate(control, stage, s, measured[s]["loss"])
     return control, better
-
-
-def _selected(stage: Stage, measured: Mapping[str, Any]) -> float:
-    if stage.select == LAST:
-        return measured["loss"]
-    if stage.select not in measured:
-        names = [name for name, value in measured.items() if isinstance(value, float)]
-        raise InputError(
-            f'"config.stages.{stage.name}.select" is {stage.select!r}; allowed: {", ".join(names)}'
-        )
-    return measured[stage.select]
 
 
 def _lower_rate(control: Control, stage: Stage, s: int, loss: float) -> None:
