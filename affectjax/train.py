@@ -178,14 +178,15 @@ class Trainer:
             pipeline.save_statistics(
                 self.dataset.statistics, self.workdir.path / "standardization.npz"
             )
+        number = -1 if found is None else found[1].pop("number")
+        for folder in (self.latest, self.kept):
+            folder.forget_after(number)
         if found is None:
             self._begin_stage(0, self._init())
             self.writer = MetricWriter(self.workdir)
             return
         flat, self.done = found
-        number, written = self.done.pop("number"), self.done.pop("metrics_bytes")
-        for folder in (self.latest, self.kept):
-            folder.forget_after(number)
+        written = self.done.pop("metrics_bytes")
         self._begin_stage(self.done["stage"], self._models(checkpoints.nested(flat)))
         tree = checkpoints.fill(self._host_tree(), flat)
         on_devices = (tree["state"], tree["frozen"], tree["best"])
