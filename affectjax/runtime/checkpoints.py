@@ -86,7 +86,7 @@ class Checkpoints:
 
     def _steps(self) -> list[int]:
         """Returns the steps that are there, none in a process that does not write."""
-        return [] if self._manager is None else sorted(self._manager.all_steps(read=True))
+        return [] if self._manager is None else sorted(self._manager.all_steps())
 
     def wait(self) -> None:
         """Returns when all that was started is on disk."""
