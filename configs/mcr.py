@@ -4,11 +4,13 @@
     python -m affectjax.main --config=configs/mcr.py:mosi --config.data.dir=DIR --workdir=runs/mosi
     python -m affectjax.main --config=configs/mcr.py:mosei,aligned --config.data.dir=DIR --workdir=W
 
-Variants: synth (default), mosi, mosei, iemocap, own; each also `,aligned`; mosi and own also
-`,small`, for sets of about a thousand utterances. `--config.seeds="(0,1,2,3,4)"` trains five models
+Variants: synth (default), mosi, mosei, iemocap, own; each also `,aligned`, and `,small` for sets of
+about a thousand utterances. `--config.seeds="(0,1,2,3,4)"` trains five models
 as one program.
 
-MEASURED
+Measured on two CPU cores, README has the commands: synth with 2 layers and 15 epochs, WAR 75.4 in
+70 s; mosi,small on text and audio, seeds 0 to 4, acc2_has0 76.0 ± 1.0 and mae 0.860 ± 0.005 in
+11 minutes. The paper's MOSI, unaligned, on GPUs: acc2 84.8, mae 0.824, with other features.
 
 Batch size, learning rate, epochs, heads, kernels and layers of mosi, mosei and iemocap are those of
 Table 1 of Yang et al. 2023; the dropout rates, which the paper does not give, are ours.

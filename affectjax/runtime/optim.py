@@ -25,7 +25,8 @@ class OptimConfig:
         by `plateau_factor`, 0 for never.
       plateau_factor: see there.
       average_decay: a step, of the running average of the parameters that is then what is
-        validated, kept and tested; 0 for none.
+        validated, kept and tested; 0 for none. It starts at the initial parameters: use it for
+        stages of several times 1 / (1 - average_decay) steps.
     """
 
     name: str = "adam"
