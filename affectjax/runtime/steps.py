@@ -105,8 +105,8 @@ def train_step(
         updates, opt = tx.update(grads, state["opt"], state["params"])
         updates = jax.tree.map(lambda u: u * state["scale"], updates)
         measured |= {
-            "grad_norm": optax.global_norm(grads),
-            "update_norm": optax.global_norm(updates),
+            "grad_norm": optax.tree.norm(grads),
+            "update_norm": optax.tree.norm(updates),
             "learning_rate": rate(state["step"]) * state["scale"],
             EXAMPLES: lax.psum(batch["weight"].sum(), AXIS),
         }
