@@ -61,14 +61,14 @@ class Conv1d(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[B, T, D_in]` to `[B, T, features]`, with zeros before and after the sequence."""
         shape = (self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        kernel = self.param("kernel", lecun, shape)
         before = (self.size - 1) // 2
         padded = jnp.pad(x, ((0, 0), (before, self.size - 1 - before), (0, 0)))
         steps = x.shape[1]
         windows = [padded[:, i : i + steps] for i in range(self.size)]
         y = jnp.concatenate(windows, axis=-1) @ rearrange(kernel, "k i o -> (k i) o")
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,))
+            y = y + self.param("bias", zeros, (self.features,))
         return y
 
 

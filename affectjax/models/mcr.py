@@ -222,7 +222,7 @@ class Gate(nn.Module):
             for i, x in enumerate(inputs)
         ]
         shape = (self.width,) if self.steps is None else (self.steps, self.width)
-        return nn.sigmoid(sum(maps) + self.param("bias", nn.initializers.zeros, shape))
+        return nn.sigmoid(sum(maps) + self.param("bias", zeros, shape))
 
 
 class SourceUpdate(nn.Module):

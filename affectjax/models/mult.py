@@ -92,8 +92,7 @@ class Encoders(nn.Module):
         step = functools.partial(_Step, block, self.stacked)
         stack = Layers(step, self.layers, name="stack")
         encoded, weights = stack(carry, memory, list(source_masks), train=train)
-        norms = functools.partial(_Norm)
-        encoded = Units(norms, self.stacked, name="norm")([(x,) for x in encoded], train=train)
+        encoded = Units(_Norm, self.stacked, name="norm")([(x,) for x in encoded], train=train)
         pairs = zip(encoded, target_masks, strict=True)
         return [masking.zero_masked(x, m) for x, m in pairs], weights
 

@@ -19,7 +19,7 @@ Tree = Any
 State = dict[str, Tree]
 Batch = dict[str, Any]
 Pick = Callable[[Tree, Tree], Batch]
-# Step, not measurement, is what these count: they are not averaged over an epoch by weight.
+# The measurement by which the others are weighted when an epoch is averaged.
 EXAMPLES = "examples"
 
 
