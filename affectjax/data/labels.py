@@ -4,7 +4,9 @@ Letters: N examples, K binary tasks.
 """
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -126,6 +128,30 @@ def infer(values: Sequence[str]) -> LabelSpec:
     if len(numbers) and np.all((numbers >= 0) & (numbers == np.floor(numbers))):
         return LabelSpec("class", tuple(str(i) for i in range(int(numbers.max()) + 1)))
     return LabelSpec("score")
+
+
+def declared(folder: Path) -> LabelSpec | None:
+    """Returns what the labels.json of a folder says, None where there is none.
+
+    It is `{"kind": "class", "classes": ["sad", "happy"]}`; `kind` is score, class or binary; scores
+    may have `low` and `high`.
+
+    Args:
+      folder: where to look for it.
+
+    Raises:
+      InputError: when it says something that a `LabelSpec` cannot be.
+    """
+    said = folder / "labels.json"
+    if not said.is_file():
+        return None
+    try:
+        content = json.loads(said.read_text(encoding="utf-8"))
+        return LabelSpec(**{**content, "classes": tuple(content.get("classes", ()))})
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{said}: expected an object with kind, classes, low, high ({error})"
+        ) from error
 
 
 def _score(value: Any, spec: LabelSpec) -> float:

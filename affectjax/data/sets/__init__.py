@@ -1,10 +1,17 @@
-"""Data sets of feature sequences: one module each, found by its name.
+"""Data sets: one module each, found by its name.
 
 A module has `LABELS` (a `LabelSpec`, or None with a function `labels(path) -> LabelSpec` that looks
 into the raw files), `GROUP` (a regular expression whose first group, matched at the start of an
-example's id, is its video or speaker) and `FILES` (by aligned or not, the patterns to look for in
-the raw folder, in order of preference; `.` is the folder itself). A data set made by code has
-`generate(view, seed) -> FeatureSet` instead of FILES.
+example's id, is its video or speaker), and what its views ask for:
+
+    sequences   `FILES`: by aligned or not, the patterns to look for in the raw folder, in order of
+                preference; `.` is the folder itself
+    clips       `clips(raw, ledger) -> list[Clip]`: lists the clips and opens none. `OPTIONS` names
+                what it takes besides, such as `allow_outside`
+
+A data set made by code has `generate(view, seed)` instead of both: a `FeatureSet` for "sequences",
+by split an iterable of `Clip`s for "clips". `VIEWS` names the views that a module has, its own
+choice first; without it they are those that FILES and `clips` speak of.
 """
 
 import difflib

@@ -8,13 +8,11 @@ numbers are scores, anything else is class names. Files of the other layouts hol
 The group is the id up to its last `_number` or `[...]`.
 """
 
-import json
 from pathlib import Path
 
 from affectjax.data import labels as labels_lib
 from affectjax.data.labels import LabelSpec
 from affectjax.data.readers import plain
-from affectjax.errors import InputError
 
 LABELS = None
 GROUP = r"^(.+?)(?:\$_\$\d+|\[[^\[\]]*\]|_\d+)?$"
@@ -33,15 +31,9 @@ def labels(path: Path) -> LabelSpec:
     Raises:
       InputError: when labels.json says something that a `LabelSpec` cannot be.
     """
-    said = path / "labels.json"
-    if said.is_file():
-        try:
-            content = json.loads(said.read_text(encoding="utf-8"))
-            return LabelSpec(**{**content, "classes": tuple(content.get("classes", ()))})
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{said}: expected an object with kind, classes, low, high ({error})"
-            ) from error
+    said = labels_lib.declared(path)
+    if said is not None:
+        return said
     if plain.matches(path):
         return labels_lib.infer(plain.read_table(path / "labels.csv")["label"])
     return LabelSpec("score")
