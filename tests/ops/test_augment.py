@@ -1,0 +1,191 @@
+"""Augmentation against loops over pixels, its rates, and the same on any number of devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from affectjax.errors import InputError
+from affectjax.ops import augment
+
+B, T, H, W = 6, 2, 5, 7
+FRAMES = np.random.default_rng(0).integers(0, 256, (B, T, H, W, 3)).astype(np.uint8)
+LIVELY = {"flip": 0.5, "shift": 0.3, "contrast": 0.4, "brightness": 0.2}
+
+
+def warp_loop(frames, flipped, down, right, gain, offset):
+    out = np.zeros(frames.shape)
+    for b in range(len(frames)):
+        for y in range(frames.shape[2]):
+            for x in range(frames.shape[3]):
+                source_y = min(max(y - down[b], 0), frames.shape[2] - 1)
+                source_x = frames.shape[3] - 1 - x if flipped[b] else x
+                source_x = min(max(source_x - right[b], 0), frames.shape[3] - 1)
+                pixel = frames[b, :, source_y, source_x].astype(np.float64)
+                out[b, :, y, x] = np.minimum(np.maximum(pixel * gain[b] + offset[b], 0), 255)
+    return out
+
+
+def clips_of_places(count, height, width):
+    """Returns clips whose pixels say where they stand: red the row, green the column."""
+    rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+    frame = np.stack([rows, columns, np.full_like(rows, 100)], axis=-1).astype(np.uint8)
+    return np.broadcast_to(frame, (count, 2, *frame.shape))
+
+
+def moves_of(places):
+    """Returns by clip of `clips_of_places` whether it is mirrored, and how far it has moved."""
+    found = []
+    for clip in np.asarray(places):
+        height, width = clip.shape[1:3]
+        rows, columns = clip[0, :, 0, 0], clip[0, 0, :, 1]
+        mirrored = bool(columns[0] > columns[-1])
+        columns = columns[::-1] if mirrored else columns
+        # The middle is never an edge here.
+        down, right = height // 2 - rows[height // 2], width // 2 - columns[width // 2]
+        found.append((mirrored, int(down), int(right)))
+    return found
+
+
+@pytest.mark.parametrize("dtype", (np.uint8, np.float32))
+def test_warp_equals_loop(dtype):
+    flipped = np.array([0, 1, 0, 1, 1, 0], bool)
+    down = np.array([0, 0, 2, -1, 9, -9], np.int32)  # also further than the frame is high
+    right = np.array([0, 0, -3, 2, -9, 9], np.int32)
+    gain = np.array([1, 1, 0.5, 1.5, 0, 2], np.float32)
+    offset = np.array([0, 0, -20, 30, 300, -100], np.float32)
+    change = (flipped, down, right, gain, offset)
+    ours = jax.jit(augment.warp)(FRAMES.astype(dtype), *change)
+    assert ours.dtype == jnp.float32
+    np.testing.assert_allclose(ours, warp_loop(FRAMES, *change), atol=1e-4)
+    np.testing.assert_array_equal(ours[0], FRAMES[0])
+    np.testing.assert_array_equal(ours[1], FRAMES[1, :, :, ::-1])
+
+
+def test_a_bright_pixel_moves_down_and_right_then_is_mirrored():
+    frames = np.zeros((2, 1, 4, 5, 3), np.uint8)
+    frames[:, 0, 1, 1] = 200
+    one = np.ones(2, np.int32)
+    ours = augment.warp(frames, np.array([False, True]), one, 2 * one, np.ones(2), np.zeros(2))
+    assert np.argwhere(np.asarray(ours)[0, 0, :, :, 0]).tolist() == [[2, 3]]
+    assert np.argwhere(np.asarray(ours)[1, 0, :, :, 0]).tolist() == [[2, 1]]
+
+
+def test_flips_and_shifts_have_their_rates_and_ranges():
+    count, height, width = 4000, 20, 30
+    change = jax.jit(
+        lambda key: augment.flip_and_shift(
+            clips_of_places(count, height, width), key, None, flip=0.3, shift=0.1
+        )
+    )
+    ours = np.asarray(change(jax.random.key(3)))
+    found = moves_of(ours)
+    mirrored = np.array([m for m, _, _ in found])
+    assert abs(mirrored.mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / count)
+    # A tenth of 20 rows and of 30 columns: 5 and 7 places, all alike likely.
+    for moves, most in (([d for _, d, _ in found], 2), ([r for _, _, r in found], 3)):
+        places = 2 * most + 1
+        assert set(moves) == set(range(-most, most + 1))
+        expected = count / places
+        for place in range(-most, most + 1):
+            deviation = np.sqrt(expected * (1 - 1 / places))
+            assert abs(moves.count(place) - expected) < 5 * deviation
+    # The four draws of an example have nothing to do with each other.
+    for pair in ((0, 1), (0, 2), (1, 2)):
+        a, b = (np.array([row[i] for row in found], float) for i in pair)
+        assert abs(np.corrcoef(a, b)[0, 1]) < 5 / np.sqrt(count)
+    # Each is a move and nothing else, the same for all frames of the clip.
+    still = clips_of_places(count, height, width)[:50]
+    flipped, down, right = (np.array(column[:50]) for column in zip(*found, strict=True))
+    np.testing.assert_array_equal(
+        ours[:50], warp_loop(still, flipped, down, right, np.ones(50), np.zeros(50))
+    )
+
+
+def test_light_stays_in_its_range_and_mid_grey_in_its_place():
+    count = 2000
+    frames = np.broadcast_to(
+        np.array([87.5, 127.5, 167.5], np.float32)[:, None, None], (count, 1, 3, 1, 3)
+    )
+    key = jax.random.key(0)
+    ours = augment.flip_and_shift(frames, key, None, flip=0, contrast=0.4)
+    low, middle, high = np.asarray(ours)[:, 0, :, 0, 0].T
+    np.testing.assert_allclose(middle, 127.5, atol=1e-4)
+    factor = (high - low) / 80
+    assert 0.6 <= factor.min() < 0.61 and 1.39 < factor.max() <= 1.4
+    assert abs(factor.mean() - 1) < 5 * 0.8 / np.sqrt(12 * count)
+    ours = augment.flip_and_shift(frames, key, None, flip=0, brightness=0.1)
+    low, middle, high = np.asarray(ours)[:, 0, :, 0, 0].T
+    np.testing.assert_allclose(high - low, 80, atol=1e-3)
+    added = middle - 127.5
+    assert -25.5 <= added.min() < -25 and 25 < added.max() <= 25.5
+    ours = augment.flip_and_shift(frames, key, None, contrast=1.0, brightness=1.0)
+    assert ours.min() == 0 and ours.max() == 255
+
+
+def test_nothing_asked_for_changes_nothing():
+    ours = augment.flip_and_shift(FRAMES, jax.random.key(1), None, flip=0)
+    np.testing.assert_array_equal(ours, FRAMES)
+    always = augment.flip_and_shift(FRAMES, jax.random.key(1), None, flip=1)
+    np.testing.assert_array_equal(always, FRAMES[:, :, :, ::-1])
+
+
+@pytest.mark.parametrize("parts", (2, 3, 6))
+def test_a_batch_split_over_devices_changes_the_same(parts):
+    """vmap with an axis name stands for devices: `axis_index` is the device's number."""
+    key = jax.random.key(5)
+    sound = np.random.default_rng(1).standard_normal((B, 11)).astype(np.float32)
+    mask = np.arange(11) < np.array([11, 3, 0, 7, 1, 11])[:, None]
+
+    def both(frames, sound, mask, axis_name):
+        return (
+            augment.flip_and_shift(frames, key, axis_name, **LIVELY),
+            augment.jitter_waveform(sound, mask, key, axis_name, gain_db=6.0),
+        )
+
+    split = lambda x: x.reshape(parts, B // parts, *x.shape[1:])  # noqa: E731
+    mapped = jax.vmap(lambda *x: both(*x, "batch"), axis_name="batch")
+    ours = jax.jit(mapped)(split(FRAMES), split(sound), split(mask))
+    whole = jax.jit(lambda *x: both(*x, None))(FRAMES, sound, mask)
+    for part, expected in zip(ours, whole, strict=True):
+        np.testing.assert_allclose(part.reshape(expected.shape), expected, rtol=1e-6, atol=1e-4)
+
+
+def test_examples_keys_and_seeds_differ():
+    frames = np.broadcast_to(FRAMES[:1], FRAMES.shape)
+    change = lambda seed: augment.flip_and_shift(frames, jax.random.key(seed), None, **LIVELY)  # noqa: E731
+    first = np.asarray(change(0))
+    assert len(np.unique(first.reshape(B, -1), axis=0)) == B
+    np.testing.assert_array_equal(first, change(0))
+    assert (first != np.asarray(change(1))).any()
+
+
+def test_gain_of_waveforms_in_decibels():
+    count, samples = 2000, 5
+    x = np.random.default_rng(2).uniform(0.1, 1, (count, samples)).astype(np.float32)
+    mask = np.ones((count, samples), bool)
+    ours = augment.jitter_waveform(x, mask, jax.random.key(0), None, gain_db=6.0)
+    decibels = 20 * np.log10(np.asarray(ours) / x)
+    np.testing.assert_allclose(decibels, np.repeat(decibels[:, :1], samples, axis=1), atol=1e-4)
+    assert -6 <= decibels.min() < -5.9 and 5.9 < decibels.max() < 6.0001
+    assert abs(decibels[:, 0].mean()) < 5 * 12 / np.sqrt(12 * count)
+
+
+def test_masked_samples_are_zero_whatever_stood_there():
+    x = np.array([[1, np.nan, 2], [np.inf, 3, 4]], np.float32)
+    mask = np.array([[1, 0, 1], [0, 1, 0]], bool)
+    ours = augment.jitter_waveform(x, mask, jax.random.key(0), None, gain_db=0.0)
+    np.testing.assert_array_equal(ours, [[1, 0, 2], [0, 3, 0]])
+
+
+@pytest.mark.parametrize("name", ("flip", "shift", "contrast", "brightness"))
+def test_shares_outside_zero_to_one_are_refused(name):
+    for value in (-0.1, 1.5):
+        with pytest.raises(InputError, match=f"{name} is {value}; allowed: from 0 to 1"):
+            augment.flip_and_shift(FRAMES, jax.random.key(0), None, **{name: value})
+
+
+def test_a_negative_gain_is_refused():
+    x = np.zeros((1, 2), np.float32)
+    with pytest.raises(InputError, match=r"gain_db is -1\.0; allowed: from 0 up"):
+        augment.jitter_waveform(x, x > 0, jax.random.key(0), None, gain_db=-1.0)
