@@ -1,0 +1,70 @@
+"""Small models of transformers with random weights, in the folders that it saves them to.
+
+Random weights are drawn wide, so that a wrong norm, activation or order is no small matter.
+"""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+EOS = 49
+
+
+def text_config(**changes):
+    small = {
+        "vocab_size": 50, "max_position_embeddings": 12, "hidden_size": 16,
+        "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 40,
+        "projection_dim": 10, "eos_token_id": EOS, "bos_token_id": 48, "pad_token_id": 1,
+    }  # fmt: skip
+    return small | changes
+
+
+def vision_config(**changes):
+    small = {
+        "image_size": 12, "patch_size": 4, "hidden_size": 24, "num_hidden_layers": 2,
+        "num_attention_heads": 3, "intermediate_size": 36, "projection_dim": 10,
+    }  # fmt: skip
+    return small | changes
+
+
+def widened(model, seed=0):
+    """Returns the model with every parameter drawn anew: nothing is zero, scales lie near 1."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            spread = 0.25 if value.ndim < 2 else value[0].numel() ** -0.5
+            drawn = spread * torch.randn(value.shape, generator=generator)
+            one = "norm" in name.lower() and name.endswith("weight")
+            value.copy_(drawn + (1.0 if one or name == "logit_scale" else 0.0))
+    return model.eval()
+
+
+def clip_model(text=None, vision=None, seed=0):
+    config = transformers.CLIPConfig(
+        text_config=text or text_config(), vision_config=vision or vision_config(),
+        projection_dim=10,
+    )  # fmt: skip
+    return widened(transformers.CLIPModel(config), seed)
+
+
+def bert_model(**changes):
+    small = {
+        "vocab_size": 50, "max_position_embeddings": 12, "hidden_size": 16,
+        "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 40,
+    }  # fmt: skip
+    return widened(transformers.BertModel(transformers.BertConfig(**small | changes)))
+
+
+def sentences(length=9, lengths=(9, 6, 2)):
+    """Returns tokens `[3, 9]`, each sentence ended by EOS and padded with 1, and the mask.
+
+    The first has a hole: behind a causal mask, padding at the end alone could not be heard anyway.
+    """
+    tokens = np.random.default_rng(0).integers(2, 48, (len(lengths), length)).astype(np.int32)
+    for row, count in zip(tokens, lengths, strict=True):
+        row[count - 1], row[count:] = EOS, 1
+    mask = np.arange(length) < np.array(lengths)[:, None]
+    mask[0, 3] = False
+    return tokens, mask
