@@ -33,7 +33,7 @@ class Feed:
         """
         self.part, self.batch = dataset.part("train"), batch
         self.columns = engine.columns(batch)
-        self.resident = dataset.fits(self.part)
+        self.resident = dataset.fits(self.part, training=True)
         self.pick = steps.pick_rows if self.resident else steps.pick_given
         self.data = engine.replicate(dataset.arrays(self.part)) if self.resident else {}
 

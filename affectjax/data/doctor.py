@@ -95,7 +95,7 @@ def examine(
     return Diagnosis(
         counts={name: len(split) for name, split in features.splits.items()},
         modalities=modalities,
-        labels={n: _histogram(split.label, spec) for n, split in features.splits.items()},
+        labels={n: histogram(split.label, spec) for n, split in features.splits.items()},
         twice=twice,
         shared=shared,
         checksums=dict(checksums or {}),
@@ -174,7 +174,7 @@ def _look(sequences: Sequences) -> ModalityReport:
     )
 
 
-def _histogram(label: np.ndarray, spec: LabelSpec) -> dict[str, int]:
+def histogram(label: np.ndarray, spec: LabelSpec) -> dict[str, int]:
     """Returns how often each class, task or range of scores occurs."""
     if spec.kind == "binary":
         return {n: int((label[:, k] == 1).sum()) for k, n in enumerate(spec.classes)}

@@ -1,89 +1,30 @@
-"""From a prepared data set to batches: splits, standardisation, order, streams.
+"""From a prepared data set to batches: on the devices as a whole, or as a stream.
 
-Letters: N examples, B batch (over all devices), S seeds, T steps, D features.
+Letters: N examples, B batch (over all devices), S seeds, T frames, D features.
 """
 
-import dataclasses
+import concurrent.futures
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import grain
 import numpy as np
 from absl import logging
 
-from affectjax.data import prepared, sets
-from affectjax.data.features import Split
+from affectjax.data import inputs as inputs_lib
+from affectjax.data import missing, prepared, sets
+from affectjax.data.config import DataConfig
+from affectjax.data.inputs import Arrays, Features, Frames, Inputs, Text, Waveform
+from affectjax.data.parts import Part, Parts
+from affectjax.data.streams import Batches, order, rows_of
+from affectjax.data.tokens import Tokenizer
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 
-HOLDOUT = "holdout"
-Arrays = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """`config.data`.
-
-    Attributes:
-      name: a data set of `affectjax.data.sets`.
-      dir: raw files or a prepared folder; "" for a data set made by code.
-      aligned: whether the modalities share their steps.
-      format: of the raw files, "auto" to find out.
-      cache_dir: where raw files are prepared on first use; "" for the user's cache folder.
-      seed: of data made by code, and of the choice of what is held out.
-      max_length: by modality, the greatest number of steps; () for no limit.
-      train, valid, test: which split of the source serves as which; `valid="holdout"` holds a part
-        of `train` out, whole videos or speakers at a time.
-      holdout: that part, from 0 to 1.
-      split: what `--mode=eval` evaluates: "train", "valid" or "test".
-      standardize: modalities brought to mean 0 and deviation 1, a feature at a time, by the
-        statistics of the training split.
-      resident_mib: a split that needs no more than this lives on the devices; a larger one streams.
-      threads: that read and collate a stream.
-    """
-
-    name: str
-    dir: str = ""
-    aligned: bool = False
-    format: str = "auto"
-    cache_dir: str = ""
-    seed: int = 0
-    max_length: Mapping[str, int] | tuple = ()
-    train: str = "train"
-    valid: str = "valid"
-    test: str = "test"
-    holdout: float = 0.0
-    split: str = "test"
-    standardize: tuple[str, ...] = ("audio", "vision")
-    resident_mib: float = 512.0
-    threads: int = 2
-
-    def __post_init__(self):
-        if (self.valid == HOLDOUT) != (0 < self.holdout < 1):
-            raise ValueError('holdout is between 0 and 1 just when valid is "holdout"')
-        if self.split not in ("train", "valid", "test"):
-            raise ValueError(f"split is {self.split!r}; allowed: train, valid, test")
-        unknown = [m for m in (*self.standardize, *self.max_length) if m not in MODALITIES]
-        if unknown:
-            raise ValueError(f"{unknown[0]!r} is no modality; allowed: {', '.join(MODALITIES)}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """What serves as the train, valid or test split.
-
-    Attributes:
-      source: the split's name in the prepared data.
-      rows: `[N]`, which of its examples.
-    """
-
-    source: str
-    rows: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.rows)
+__all__ = ["Arrays", "Batches", "DataConfig", "Dataset", "Part", "order", "rows_of"]
+_CHUNK = 32
+_FEW = 20
 
 
 class Dataset:
@@ -91,29 +32,207 @@ class Dataset:
 
     Attributes:
       prepared: what lies on disk.
-      spec: what the labels mean.
+      parts: which of it serves as what.
+      spec: what the labels mean, after `threshold`.
       modalities: in house order.
-      statistics: by modality `{"mean": [D], "std": [D]}`, of the training part.
+      inputs: how records become batches; `tokenizer` and `statistics` are its.
     """
 
-    def __init__(self, config: DataConfig, statistics: Mapping[str, Any] | None = None):
+    def __init__(
+        self,
+        config: DataConfig,
+        statistics: Mapping[str, Any] | None = None,
+        tokenizer: Tokenizer | None = None,
+    ):
         """Opens the data, preparing raw files on first use.
 
         Args:
           config: see there.
           statistics: those of an earlier run, None to compute them.
+          tokenizer: that of an earlier run, None for the one that the config says.
 
         Raises:
-          InputError: no data, no such split, or an empty one.
+          InputError: no data, no such split, fold, class or modality, or an empty split.
         """
         self.config = config
         self.prepared = prepared.open_prepared(_prepare(config))
-        self.spec = self.prepared.spec
-        self.modalities = tuple(m for m in MODALITIES if m in self.prepared.dims)
         self._log()
-        self._loaded: dict[str, Split] = {}
-        self._held_out = self._hold_out()
-        self.statistics = self._statistics() if statistics is None else dict(statistics)
+        self.parts = Parts(config, self.prepared)
+        self.spec, self.modalities = self.parts.spec, self.parts.modalities
+        kinds = {m: self._kind(m) for m in self.modalities if self._is(m) != "text"}
+        if "text" in self.modalities and self._is("text") == "text":
+            tokenizer = self._tokenizer() if tokenizer is None else tokenizer
+            kinds["text"] = Text(self._longest_text(tokenizer))
+        else:
+            tokenizer = None
+        self.inputs = Inputs(kinds, self.spec, tokenizer=tokenizer)
+        self.inputs.statistics = self._statistics() if statistics is None else dict(statistics)
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """Returns the tokenizer of the text, None where there is no text in words."""
+        return self.inputs.tokenizer
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """Returns by modality `{"mean": [D], "std": [D]}`, of the training part."""
+        return self.inputs.statistics
+
+    def part(self, role: str) -> Part:
+        """Returns what serves as "train", "valid" or "test".
+
+        Raises:
+          InputError: the data has no such split, or it is empty.
+        """
+        return self.parts.find(role)
+
+    def fits(self, part: Part, *, training: bool = False) -> bool:
+        """Returns whether a part may live on the devices.
+
+        It must be small enough; and a training with random frames reads them anew in every epoch.
+
+        Args:
+          part: which examples.
+          training: whether it is trained on.
+        """
+        if training and self._samples_frames():
+            return False
+        return len(part) * self.inputs.nbytes() <= self.config.resident_mib * 2**20
+
+    def arrays(self, part: Part) -> Arrays:
+        """Returns a whole part in the batch's layout, host side, with the middle frames.
+
+        Returns:
+          By modality `{"x": [N, ...], "mask": [N, T] bool}`, `present`, `label`; no `weight` and
+          no `id`.
+        """
+        arrays = self.inputs.empty(len(part))
+        read = self.reader(part)
+        places = np.array_split(np.arange(len(part)), -(-len(part) // _CHUNK))
+        with concurrent.futures.ThreadPoolExecutor(self.config.threads) as pool:
+            batches = pool.map(lambda rows: self.inputs.collate([read(i) for i in rows]), places)
+            for rows, batch in zip(places, batches, strict=True):
+                _put(arrays, rows, batch)
+        arrays.pop("weight")
+        return arrays
+
+    def ids(self, part: Part) -> list[str]:
+        """Returns the names of a part's examples, in order."""
+        ids = self.parts.index(part.source).ids
+        return [ids[row] for row in part.rows]
+
+    def labels(self, part: Part) -> np.ndarray:
+        """Returns the labels `[N]` or `[N, K]` of a part, in order."""
+        return self.parts.index(part.source).label[part.rows]
+
+    def kept(self, part: Part) -> np.ndarray:
+        """Returns `[N, 3]` bool: which modalities each example of a part shows, in house order."""
+        return self.parts.kept(part.source)[part.rows]
+
+    def save_missing(self, workdir: Path) -> None:
+        """Writes missing.json: what each example keeps, where the config takes modalities away.
+
+        Ids have their split on disk before them, as in "train/mia_1": they are unique in it only.
+
+        Args:
+          workdir: of the run.
+        """
+        if not self.config.missing_pattern:
+            return
+        columns = [MODALITIES.index(m) for m in self.modalities]
+        sources = dict.fromkeys(self.part(role).source for role in ("train", "valid", "test"))
+        ids = [f"{source}/{name}" for source in sources for name in self.parts.index(source).ids]
+        kept = np.concatenate([self.parts.kept(source)[:, columns] for source in sources])
+        missing.save(workdir / "missing.json", ids, self.modalities, kept)
+
+    def zeros(self, batch: int) -> Arrays:
+        """Returns a batch of zeros of this data's shapes, to initialise a model with."""
+        return self.inputs.zeros(batch)
+
+    def stream(
+        self,
+        part: Part,
+        rows: Sequence[np.ndarray],
+        *,
+        epoch: int | None = None,
+        seed: int | Sequence[int] = 0,
+    ) -> Batches:
+        """Returns the batches for rows `[..., B]` of a part, read one by one through Grain.
+
+        Args:
+          part: which examples.
+          rows: -1 only pads.
+          epoch: of training, where `sampling` is "random"; None for the middle frames.
+          seed: of the random frames; of several models, one for each place of the first axis of
+            `rows`.
+        """
+        return Batches(_BatchSource(self, part, rows, epoch, seed), self.config.threads)
+
+    def reader(self, part: Part) -> Callable[[int], dict[str, Any]]:
+        """Returns a function from a row of a part to its record, as `inputs.collate` takes it."""
+        source, index = self.prepared.source(part.source), self.parts.index(part.source)
+        kept, keys = self.parts.kept(part.source), self._keys()
+
+        def read(row: int) -> dict[str, Any]:
+            row = int(part.rows[row])
+            hidden = {key: None for m, key in keys if not kept[row, m]}
+            return source[row] | hidden | {"label": index.label[row]}
+
+        return read
+
+    def _keys(self) -> list[tuple[int, str]]:
+        """Returns the column of each modality in house order, and its name in a record."""
+        return [
+            (MODALITIES.index(m), "transcript" if self._is(m) == "text" else m)
+            for m in self.modalities
+        ]
+
+    def draws(self, part: Part, rows: np.ndarray, epoch: int | None, seed: Any) -> Any:
+        """Returns `[B, T]`, which frames to take for rows `[..., B]`; None for the middle ones."""
+        if epoch is None or not self._samples_frames():
+            return None
+        seeds = np.reshape(seed, (-1,) + (1,) * (rows.ndim - 1))
+        seeds, rows = np.broadcast_to(seeds, rows.shape).ravel(), rows.ravel()
+        count = self.inputs.kinds["vision"].count
+        return np.stack(
+            [
+                inputs_lib.draws(int(s), epoch, int(part.rows[row]), count)
+                for s, row in zip(seeds, rows, strict=True)
+            ]
+        )
+
+    def _samples_frames(self) -> bool:
+        vision = self.inputs.kinds.get("vision")
+        return (
+            isinstance(vision, Frames)
+            and self.config.sampling == "random"
+            and self.prepared.inputs["vision"]["longest"] > vision.count
+        )
+
+    def _is(self, m: str) -> str:
+        """Returns the kind of a modality."""
+        return self.prepared.inputs[m]["kind"]
+
+    def _kind(self, m: str) -> Features | Frames | Waveform:
+        """Returns how a modality that is no text becomes arrays, no longer than any example is."""
+        said = self.prepared.inputs[m]
+        if said["kind"] == "features":
+            self._check_encoded(said)
+            made_by = {key: said[key] for key in ("encoder", "checksum") if key in said}
+            return Features(said["length"], said["width"], **made_by)
+        if said["kind"] == "frames":
+            return Frames(min(self.config.frames, said["longest"]), said["size"])
+        return Waveform(min(inputs_lib.samples(self.config.seconds), said["longest"]))
+
+    def _check_encoded(self, said: Mapping[str, Any]) -> None:
+        """Raises an InputError where the config wants other frames than those that were encoded."""
+        have = {"frames": said.get("frames"), "sampling": "middle"}
+        for key, value in have.items() if have["frames"] else ():
+            if getattr(self.config, key) != value:
+                raise InputError(
+                    f'"config.data.{key}" is {getattr(self.config, key)!r}, but the features in '
+                    f"{self.prepared.path} are of other frames; allowed: {value!r}"
+                )
 
     def _log(self) -> None:
         """Says what was read, and how many of its values had to be replaced."""
@@ -124,104 +243,56 @@ class Dataset:
             if any(cleaned.values()):
                 nan, inf = cleaned["nan"], cleaned["inf"]
                 logging.info("%s: %d NaN and %d infinite values became 0", m, nan, inf)
-        for skipped in card["skipped"]:
+        if card.get("without_face"):
+            logging.info("no face was found in %d clips", card["without_face"])
+        for skipped in card["skipped"][:_FEW]:
             logging.warning("skipped when prepared: %s", skipped)
+        if len(card["skipped"]) > _FEW:
+            more, file = len(card["skipped"]) - _FEW, self.prepared.path / "affectjax.json"
+            logging.warning("skipped when prepared: %d more, listed in %s", more, file)
 
-    def part(self, role: str) -> Part:
-        """Returns what serves as "train", "valid" or "test".
+    # What is learned from the training part.
 
-        Raises:
-          InputError: the data has no such split, or it is empty.
-        """
-        name = getattr(self.config, role)
-        source = self.config.train if name == HOLDOUT else name
-        if source not in self.prepared.splits:
-            raise InputError(
-                f'"config.data.{role}" is {name!r}, but the data has the splits '
-                f"{', '.join(self.prepared.splits)}"
-            )
-        rows = np.arange(self.prepared.splits[source])
-        if self._held_out is not None and source == self.config.train:
-            rows = rows[self._held_out == (name == HOLDOUT)]
-        if not len(rows):
-            raise InputError(f'"config.data.{role}": split {name!r} has no example')
-        return Part(source, rows)
+    def _texts(self, part: Part) -> list[str]:
+        """Returns the texts that the examples of a part show."""
+        index, kept = self.parts.index(part.source), self.parts.kept(part.source)
+        text = MODALITIES.index("text")
+        return [index.transcripts[row] for row in part.rows if kept[row, text]]
 
-    def fits(self, part: Part) -> bool:
-        """Returns whether a part is small enough to live on the devices."""
-        sizes = (self.prepared.lengths[m] * (4 * d + 1) for m, d in self.prepared.dims.items())
-        return len(part) * sum(sizes) <= self.config.resident_mib * 2**20
+    def _tokenizer(self) -> Tokenizer:
+        if self.config.tokenizer:
+            return Tokenizer.load(self.config.tokenizer)
+        return Tokenizer.train([*self._texts(self.part("train")), *self.spec.classes])
 
-    def arrays(self, part: Part) -> Arrays:
-        """Returns a whole part in the batch's layout, host side.
-
-        Returns:
-          By modality `{"x": [N, T, D] float32, "mask": [N, T] bool}`, `present`, `label`; no
-          `weight` and no `id`.
-        """
-        split = self._load(part.source)
-        arrays: Arrays = {"present": {}, "label": split.label[part.rows]}
-        for m, sequences in split.ordered():
-            mask = sequences.mask[part.rows]
-            x = self._standardize(m, sequences.x[part.rows], mask)
-            arrays[m] = {"x": x, "mask": mask}
-            arrays["present"][m] = mask.any(-1)
-        return arrays
-
-    def ids(self, part: Part) -> list[str]:
-        """Returns the names of a part's examples, in order."""
-        ids = self._load(part.source).ids
-        return [ids[row] for row in part.rows]
-
-    def labels(self, part: Part) -> np.ndarray:
-        """Returns the labels `[N]` or `[N, K]` of a part, in order."""
-        return self._load(part.source).label[part.rows]
-
-    def zeros(self, batch: int) -> Arrays:
-        """Returns an empty batch of this data's shapes, to initialise a model with."""
-        arrays: Arrays = {"present": {}, "weight": np.ones(batch, np.float32)}
-        for m in self.modalities:
-            length, width = self.prepared.lengths[m], self.prepared.dims[m]
-            mask = np.ones((batch, length), bool)
-            arrays[m] = {"x": np.zeros((batch, length, width), np.float32), "mask": mask}
-            arrays["present"][m] = np.ones(batch, bool)
-        columns = (len(self.spec.classes),) if self.spec.kind == "binary" else ()
-        score = self.spec.kind == "score"
-        arrays["label"] = np.zeros((batch, *columns), np.float32 if score else np.int32)
-        return arrays
-
-    def stream(self, part: Part, rows: Sequence[np.ndarray]) -> "Batches":
-        """Returns the batches for rows `[..., B]` of a part, read one by one through Grain."""
-        return Batches(self, part, rows)
-
-    def _load(self, source: str) -> Split:
-        if source not in self._loaded:
-            self._loaded[source] = self.prepared.load(source)
-        return self._loaded[source]
-
-    def _hold_out(self) -> np.ndarray | None:
-        """Returns `[N]` bool over the training split: whole groups, drawn until enough are out."""
-        if self.config.valid != HOLDOUT:
-            return None
-        module = sets.get(self.config.name)
-        source = self.prepared.source(self.config.train)
-        groups = np.array([sets.group(module, source[i]["id"]) for i in range(len(source))])
-        names, counts = np.unique(groups, return_counts=True)
-        order = np.random.Generator(np.random.Philox(self.config.seed)).permutation(len(names))
-        before = np.cumsum(counts[order]) - counts[order]
-        out = names[order][before < self.config.holdout * len(groups)]
-        return np.isin(groups, out)
+    def _longest_text(self, tokenizer: Tokenizer) -> int:
+        """Returns the tokens of the longest text of any split, no more than the config allows."""
+        longest = 2
+        for split in self.prepared.splits:
+            texts = [text for text in self.parts.index(split).transcripts if text]
+            for start in range(0, len(texts), 256):
+                _, mask = tokenizer.encode(texts[start : start + 256], self.config.tokens)
+                longest = max(longest, int(mask.sum(1).max()))
+        return longest
 
     def _statistics(self) -> dict[str, dict[str, np.ndarray]]:
         """Returns mean and deviation of each feature over the valid training steps."""
-        wanted = [m for m in self.modalities if m in self.config.standardize]
+        wanted = [
+            m
+            for m, kind in self.inputs.kinds.items()
+            if m in self.config.standardize and isinstance(kind, Features) and not kind.encoder
+        ]
         if not wanted:
             return {}
-        part = self.part("train")
-        split, statistics = self._load(part.source), {}
-        for m in wanted:
-            sequences = split.modalities[m]
-            valid = sequences.x[part.rows][sequences.mask[part.rows]].astype(np.float64)
+        part, statistics = self.part("train"), {}
+        read = self.reader(part)
+        steps: dict[str, list[np.ndarray]] = {m: [] for m in wanted}
+        for row in range(len(part)):
+            record = read(row)
+            for m in wanted:
+                if record[m] is not None:
+                    steps[m].append(record[m])
+        for m in (m for m in wanted if steps[m]):
+            valid = np.concatenate(steps[m]).astype(np.float32).astype(np.float64)
             std = valid.std(0)
             # A constant feature says nothing: it becomes 0, not 0 / 0.
             scale = np.where(std > 1e-6 * np.maximum(np.abs(valid.mean(0)), 1e-6), std, 1.0)
@@ -231,94 +302,26 @@ class Dataset:
             }
         return statistics
 
-    def _standardize(self, m: str, x: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Returns `x` `[..., T, D]` standardised at valid steps, zeros elsewhere."""
-        if m in self.statistics:
-            x = (x - self.statistics[m]["mean"]) / self.statistics[m]["std"]
-        return np.where(mask[..., None], x, np.float32(0))
-
-    def collate(self, records: Sequence[Mapping[str, Any] | None]) -> Arrays:
-        """Returns one batch of examples as the disk gives them; None is a row that only pads."""
-        batch = self.zeros(len(records))
-        for m in self.modalities:
-            batch[m]["mask"][:] = False
-        for row, record in enumerate(records):
-            batch["weight"][row] = record is not None
-            for m in self.modalities if record is not None else ():
-                steps = len(record[m])
-                batch[m]["x"][row, :steps] = record[m]
-                batch[m]["mask"][row, :steps] = True
-            if record is not None:
-                batch["label"][row] = record["label"]
-        for m in self.modalities:
-            batch[m]["x"] = self._standardize(m, batch[m]["x"], batch[m]["mask"])
-            batch["present"][m] = batch[m]["mask"].any(-1)
-        return batch
-
-
-class Batches:
-    """A Grain iterator over batches whose position can be saved.
-
-    Each batch has leaves `[..., B, ...]`, the leading axes those of the rows.
-    """
-
-    def __init__(self, dataset: Dataset, part: Part, rows: Sequence[np.ndarray]):
-        source = _BatchSource(dataset, part, rows)
-        options = grain.ReadOptions(
-            num_threads=dataset.config.threads, prefetch_buffer_size=2 * dataset.config.threads
-        )
-        self._iterator = iter(grain.MapDataset.source(source).to_iter_dataset(options))
-
-    def __iter__(self) -> Iterator[Arrays]:
-        return self._iterator
-
-    def state(self) -> dict[str, Any]:
-        """Returns the position, in JSON's types."""
-        return self._iterator.get_state()
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes to a position that `state` returned."""
-        self._iterator.set_state(dict(state))
-
 
 class _BatchSource:
     """Batch i of a stream by number: what Grain's threads call."""
 
-    def __init__(self, dataset: Dataset, part: Part, rows: Sequence[np.ndarray]):
+    def __init__(
+        self, dataset: Dataset, part: Part, rows: Sequence[np.ndarray], epoch: int | None, seed: Any
+    ):
         self._dataset, self._part, self._rows = dataset, part, rows
-        self._source = dataset.prepared.source(part.source)
+        self._epoch, self._seed = epoch, seed
+        self._read = dataset.reader(part)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Arrays:
         rows = np.asarray(self._rows[index])
-        examples = [
-            None if row < 0 else self._source[int(self._part.rows[row])] for row in rows.reshape(-1)
-        ]
-        batch = self._dataset.collate(examples)
+        draws = self._dataset.draws(self._part, rows, self._epoch, self._seed)
+        examples = [None if row < 0 else self._read(row) for row in rows.reshape(-1)]
+        batch = self._dataset.inputs.collate(examples, draws)
         return _map(lambda x: x.reshape(*rows.shape, *x.shape[1:]), batch)
-
-
-def order(examples: int, seed: int, stage: int, epoch: int) -> np.ndarray:
-    """Returns `[N]`: the examples in the order of an epoch of a stage, shuffled by Grain."""
-    shuffled = grain.MapDataset.range(examples).seed(seed + 2**31 * stage).shuffle().repeat()
-    start = epoch * examples
-    return np.array([shuffled[start + i] for i in range(examples)], np.int32)
-
-
-def rows_of(order: np.ndarray, batch: int, columns: int) -> np.ndarray:
-    """Returns `[steps, columns]`: the order cut into batches; -1 pads the last one, and the width.
-
-    Args:
-      order: `[N]`.
-      batch: B, examples in a full batch.
-      columns: at least B, such that the devices share it evenly.
-    """
-    steps = -(-len(order) // batch)
-    rows = np.full(steps * batch, -1, np.int32)
-    rows[: len(order)] = order
-    return np.pad(rows.reshape(steps, batch), ((0, 0), (0, columns - batch)), constant_values=-1)
 
 
 def save_statistics(statistics: Mapping[str, Any], path: Path) -> None:
@@ -351,7 +354,18 @@ def _prepare(config: DataConfig) -> Path:
         seed=config.seed,
         max_length=dict(config.max_length) if config.max_length else None,
         format=config.format,
+        view=config.view,
+        storage=config.storage,
     )
+
+
+def _put(arrays: Arrays, rows: np.ndarray, batch: Arrays) -> None:
+    """Puts the rows of a batch where they belong in larger arrays."""
+    for key, value in arrays.items():
+        if isinstance(value, dict):
+            _put(value, rows, batch[key])
+        else:
+            value[rows] = batch[key]
 
 
 def _map(function: Any, tree: Any) -> Any:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +16,8 @@ from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 
 VERSION = "1.0.0"
-VIEW = "sequences"
+SEQUENCES, CLIPS = "sequences", "clips"
+VIEWS = (SEQUENCES, CLIPS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,12 @@ class Plan:
     checksums: dict[str, str]
     options: dict[str, Any]
 
+    @property
+    def folder(self) -> Path:
+        """Returns where the result stands below the folder of prepared data sets."""
+        name = folder(self.options.get("view", SEQUENCES), self.options.get("aligned", False))
+        return Path(self.options["name"], name, VERSION)
+
     @functools.cached_property
     def key(self) -> str:
         """Returns the sum of all that decides the result."""
@@ -46,7 +53,7 @@ class Plan:
         """Returns the feature set and the records in it that cannot be used."""
         ledger = readers.Ledger(strict=self.options["strict"])
         if self.source is None:
-            features = self.module.generate(VIEW, self.options["seed"])
+            features = self.module.generate(SEQUENCES, self.options["seed"])
             readers.validate(features, self.options["name"])
             if self.options["aligned"]:
                 features = readers.share_steps(features, self.options["name"])
@@ -62,6 +69,38 @@ class Plan:
                 ledger=ledger,
             )
         return features, ledger
+
+
+def views(name: str) -> tuple[str, ...]:
+    """Returns the views that a data set has, the first its own choice.
+
+    Args:
+      name: the data set.
+    """
+    module = sets.get(name)
+    if hasattr(module, "VIEWS"):
+        return module.VIEWS
+    sequences = hasattr(module, "FILES") or hasattr(module, "generate")
+    has = {SEQUENCES: sequences, CLIPS: hasattr(module, "clips")}
+    return tuple(name for name, there in has.items() if there)
+
+
+def check_view(name: str, wanted: str | None) -> str:
+    """Returns the view to prepare: the one that is wanted, or the data set's own choice.
+
+    Args:
+      name: the data set.
+      wanted: a view, or None.
+
+    Raises:
+      InputError: when the data set does not have it.
+    """
+    have = views(name)
+    if wanted is None:
+        return have[0]
+    if wanted not in have:
+        raise InputError(f"data set {name} has no view {wanted!r}; it has {', '.join(have)}")
+    return wanted
 
 
 def make(
@@ -90,14 +129,12 @@ def make(
     module = sets.get(name)
     if hasattr(module, "generate"):
         source, spec = None, module.LABELS
-        # Any change to the code that makes data may make other data.
-        code = sorted(Path(__file__).parent.rglob("*.py"))
-        sums, total = {}, _total([doctor.checksum(file) for file in code])
+        sums, whole = {}, code_total()
     else:
         source, seed = locate(module, raw, aligned, format), None
         spec = module.labels(source) if module.LABELS is None else module.LABELS
         sums = {file.name: doctor.checksum(file) for file in _content(source)}
-        total = _total([f"{file} {digest}" for file, digest in sums.items()])
+        whole = total([f"{file} {digest}" for file, digest in sums.items()])
     options = {
         "name": name,
         "aligned": aligned,
@@ -106,7 +143,7 @@ def make(
         "format": format,
         "strict": strict,
         "version": VERSION,
-        "checksum": total,
+        "checksum": whole,
     }
     return Plan(module, spec, source, sums, options)
 
@@ -143,35 +180,42 @@ def locate(module: ModuleType, raw: str | Path | None, aligned: bool, format: st
             return found[0]
     files = ", ".join(p for p in module.FILES[aligned] if p != ".")
     raise InputError(
-        f"{raw}: nothing of {name} ({view(aligned)}) here; looked for {files}, *.csd with"
-        " folds.json, and labels.csv with *.npz"
+        f"{raw}: nothing of {name} ({folder(SEQUENCES, aligned)}) here; looked for {files}, *.csd"
+        " with folds.json, and labels.csv with *.npz"
     )
 
 
-def has_files(name: str, raw: Path, aligned: bool) -> bool:
+def has_files(name: str, raw: Path, view: str, aligned: bool) -> bool:
     """Returns whether a folder holds raw files of a data set.
 
     Args:
       name: the data set.
       raw: the folder.
-      aligned: which of its FILES to look for.
+      view: "sequences" or "clips".
+      aligned: which of its FILES to look for, of sequences.
     """
     module = sets.get(name)
     if hasattr(module, "generate"):
         return False
     try:
-        locate(module, raw, aligned, "auto")
+        if view == CLIPS:
+            module.clips(raw, readers.Ledger(strict=False))
+        else:
+            locate(module, raw, aligned, "auto")
     except InputError:
         return False
     return True
 
 
-def view(aligned: bool) -> str:
-    """Returns the name of the folder for aligned or unaligned sequences.
+def folder(view: str, aligned: bool) -> str:
+    """Returns the name of the folder of a view.
 
     Args:
-      aligned: which of the two.
+      view: "sequences" or "clips".
+      aligned: of sequences, whether the modalities share their steps.
     """
+    if view == CLIPS:
+        return CLIPS
     return "aligned" if aligned else "unaligned"
 
 
@@ -203,5 +247,12 @@ def _content(source: Path) -> list[Path]:
     return sorted(file for file in source.iterdir() if file.suffix in kinds)
 
 
-def _total(parts: list[str]) -> str:
+def code_total() -> str:
+    """Returns the sum of the code that makes data: any change to it may make other data."""
+    code = sorted(Path(__file__).parent.rglob("*.py"))
+    return total([doctor.checksum(file) for file in code])
+
+
+def total(parts: Iterable[str]) -> str:
+    """Returns the sum of some texts, in their order."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,26 +1,31 @@
-"""Prepared data sets: raw features to TFDS ArrayRecord once, and back for every training.
+"""Prepared data sets: raw files to TFDS ArrayRecord once, and back for every training.
 
-    DATA/<name>/<aligned or unaligned>/1.0.0/
+    DATA/<name>/<aligned, unaligned or clips>/1.0.0/
         dataset_info.json, features.json, *.array_record-*    as `tfds.builder_from_directory` reads
         affectjax.json                                         what TFDS does not know
+        examples.json                                          ids, labels, what is there, texts
+        folds.json                                             ids by fold and split, if any
 
 `prepare` and `cached` write (through `planning` and `writing`), `open_prepared` reads.
 
 Letters: N examples, T steps, D features, K binary tasks.
 """
 
+import dataclasses
 import functools
-import operator
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
-from affectjax.data import doctor, planning, writing
+from affectjax.data import clip_doctor, clip_planning, clip_writing, doctor, planning, writing
+from affectjax.data.clip_planning import ClipPlan, Storage
 from affectjax.data.features import Sequences, Split
 from affectjax.data.labels import LabelSpec
+from affectjax.data.planning import CLIPS, SEQUENCES
+from affectjax.data.records import Source
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 
@@ -37,6 +42,8 @@ def prepare(
     max_length: Mapping[str, int] | None = None,
     format: str = "auto",
     strict: bool = False,
+    view: str | None = SEQUENCES,
+    storage: Storage | None = None,
 ) -> Path:
     """Writes a data set as ArrayRecord under `data_dir/<name>` and returns its folder.
 
@@ -55,15 +62,19 @@ def prepare(
       format: the reader's name, or `auto`.
       strict: whether a record that cannot be used, or anything else that would spoil a training,
         is an error.
+      view: "sequences" or "clips", None for the data set's own choice. `aligned`, `max_length` and
+        `format` are of sequences.
+      storage: how clips are stored.
 
     Raises:
       InputError: for anything wrong with the files or the arguments.
     """
-    ready = _already_prepared(raw, name, aligned, max_length)
+    view = planning.check_view(name, view)
+    ready = _already_prepared(raw, name, view, aligned, max_length)
     if ready is not None:
         return ready
-    plan = planning.make(name, raw, aligned, seed, max_length, format, strict)
-    return writing.carry_out(plan, Path(data_dir))
+    plan = _plan(name, raw, view, aligned, seed, max_length, format, strict, storage)
+    return _carry_out(plan, Path(data_dir))
 
 
 def cached(
@@ -76,6 +87,8 @@ def cached(
     max_length: Mapping[str, int] | None = None,
     format: str = "auto",
     strict: bool = False,
+    view: str | None = SEQUENCES,
+    storage: Storage | None = None,
 ) -> Path:
     """Returns a prepared folder, written on first use in a cache keyed by content and options.
 
@@ -90,15 +103,18 @@ def cached(
       max_length: as for `prepare`.
       format: as for `prepare`.
       strict: as for `prepare`.
+      view: as for `prepare`.
+      storage: as for `prepare`.
 
     Raises:
       InputError: as `prepare`.
     """
-    ready = _already_prepared(raw, name, aligned, max_length)
+    view = planning.check_view(name, view)
+    ready = _already_prepared(raw, name, view, aligned, max_length)
     if ready is not None:
         return ready
-    plan = planning.make(name, raw, aligned, seed, max_length, format, strict)
-    return writing.carry_out(plan, Path(cache_dir) / plan.key[:16])
+    plan = _plan(name, raw, view, aligned, seed, max_length, format, strict, storage)
+    return _carry_out(plan, Path(cache_dir) / plan.key[:16])
 
 
 def diagnose(
@@ -109,7 +125,9 @@ def diagnose(
     seed: int = 0,
     max_length: Mapping[str, int] | None = None,
     format: str = "auto",
-) -> doctor.Diagnosis:
+    view: str | None = SEQUENCES,
+    storage: Storage | None = None,
+) -> doctor.Diagnosis | clip_doctor.Diagnosis:
     """Returns what the doctor says of raw files; writes nothing.
 
     Args:
@@ -119,11 +137,16 @@ def diagnose(
       seed: as for `prepare`.
       max_length: as for `prepare`.
       format: as for `prepare`.
+      view: as for `prepare`.
+      storage: as for `prepare`.
 
     Raises:
       InputError: when the files cannot be read at all.
     """
-    plan = planning.make(name, raw, aligned, seed, max_length, format, strict=False)
+    view = planning.check_view(name, view)
+    plan = _plan(name, raw, view, aligned, seed, max_length, format, False, storage)
+    if isinstance(plan, ClipPlan):
+        return clip_doctor.examine(plan)
     features, ledger = plan.read()
     return doctor.examine(features, plan.spec, checksums=plan.checksums, skipped=ledger.skipped)
 
@@ -148,6 +171,26 @@ def open_prepared(path: str | Path) -> "Prepared":
     return Prepared(found[0], writing.read_card(found[0]))
 
 
+@dataclasses.dataclass(frozen=True)
+class Index:
+    """What is known of the examples of a split without reading their records.
+
+    Attributes:
+      ids: N names.
+      label: `[N]` or `[N, K]`, as `Split.label`.
+      present: `[N, 3]` bool, which modalities an example has, in house order.
+      transcripts: N sentences, None where an example has none.
+    """
+
+    ids: tuple[str, ...]
+    label: np.ndarray
+    present: np.ndarray
+    transcripts: tuple[str | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
 class Prepared:
     """A prepared data set.
 
@@ -155,11 +198,15 @@ class Prepared:
       path: its folder.
       card: the whole of affectjax.json.
       name: the data set's name.
+      view: "sequences" or "clips".
       aligned: whether the modalities share their steps.
       spec: what the labels are.
-      lengths: T by modality, the longest example of any split.
-      dims: D by modality.
+      inputs: by modality its `kind` ("features", "frames", "waveform" or "text") and its shape:
+        `length` and `width` of features, `longest` and `size` of frames, `longest` of a waveform.
+      lengths: T by modality that is features, the longest example of any split.
+      dims: D by modality that is features.
       splits: examples by split.
+      folds: ids by fold and split; they stand in the split "all". Empty without folds.
     """
 
     def __init__(self, path: Path, card: Mapping[str, Any]):
@@ -167,8 +214,41 @@ class Prepared:
         self.name, self.aligned = card["name"], card["aligned"]
         self.spec = LabelSpec(**{**card["labels"], "classes": tuple(card["labels"]["classes"])})
         self.lengths, self.dims, self.splits = card["lengths"], card["dims"], card["splits"]
+        self.view = card.get("view", SEQUENCES)  # cards of version 0.1 have neither of the two
+        self.inputs = card.get("inputs") or writing.features_of(self.lengths, self.dims)
 
-    def source(self, split: str) -> "Source":
+    @functools.cached_property
+    def folds(self) -> dict[str, dict[str, list[str]]]:
+        """Reads folds.json."""
+        return _read_json(self.path / writing.FOLDS) if self.card.get("folds") else {}
+
+    @functools.cached_property
+    def _examples(self) -> dict[str, Any]:
+        return _read_json(self.path / writing.EXAMPLES)
+
+    def index(self, split: str) -> Index:
+        """Returns ids, labels and the like of a split, without its media.
+
+        Args:
+          split: its name.
+        """
+        source = self.source(split)
+        file = self.path / writing.EXAMPLES
+        if file.is_file():
+            rows = self._examples[split]
+        elif self.view == CLIPS:
+            raise InputError(f"{file}: is not there; prepare the data set again")
+        else:  # version 0.1 wrote no such file
+            passing = writing.Rows()
+            for example in (source[row] for row in range(len(source))):
+                passing.add(example, {m for m in self.dims if len(example[m])})
+            rows = passing.columns
+        dtype = np.float32 if self.spec.kind == "score" else np.int32
+        present = np.array([[m in have for m in MODALITIES] for have in rows["present"]])
+        label = np.asarray(rows["label"], dtype)
+        return Index(tuple(rows["id"]), label, present, tuple(rows["transcript"]))
+
+    def source(self, split: str) -> Source:
         """Returns the examples of a split by number.
 
         Args:
@@ -178,10 +258,10 @@ class Prepared:
             raise InputError(
                 f"{self.path}: has no split {split!r}; it has {', '.join(self.splits)}"
             )
-        return Source(self.path, split)
+        return Source(self.path, split, {m: said["kind"] for m, said in self.inputs.items()})
 
     def load(self, split: str) -> Split:
-        """Returns a whole split in memory, float32, padded at the end to `lengths`.
+        """Returns a whole split of features in memory, float32, padded at the end to `lengths`.
 
         Args:
           split: its name.
@@ -206,47 +286,29 @@ class Prepared:
         return Split(tuple(ids), np.stack(labels), modalities, said)
 
 
-class Source:
-    """The examples of one split by number; opens its files on first use and after a pickling.
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: is not readable ({error})") from error
 
-    `source[i]` is a dictionary of `id` (text), `label` (NumPy scalar or `[K]`), `transcript` (text,
-    empty where there is none) and, for each modality of the data set, a read-only `[t, D]` array in
-    the stored precision; t is 0 where the example does not have it.
-    """
 
-    def __init__(self, path: Path, split: str):
-        self._path, self._split = path, split
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_path": self._path, "_split": self._split}
-
-    @functools.cached_property
-    def _records(self) -> Sequence[dict[str, Any]]:
-        return tfds.builder_from_directory(self._path).as_data_source(self._split)
-
-    @functools.cached_property
-    def _label_dtype(self) -> np.dtype:
-        return self._records.dataset_info.features["label"].np_dtype
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns one example.
-
-        Args:
-          index: from 0 to the length of the split.
-        """
-        index = operator.index(index)
-        if not 0 <= index < len(self):
-            raise IndexError(f"example {index} of {len(self)}")
-        record = self._records[index]
-        example = {
-            "id": record["id"].decode(),
-            "label": np.asarray(record["label"], self._label_dtype)[()],
-            "transcript": record["transcript"].decode(),
-        }
-        return example | {m: record[m] for m in MODALITIES if m in record}
+def _plan(
+    name: str,
+    raw: str | Path | None,
+    view: str,
+    aligned: bool,
+    seed: int,
+    max_length: Mapping[str, int] | None,
+    format: str,
+    strict: bool,
+    storage: Storage | None,
+) -> planning.Plan:
+    if view == SEQUENCES:
+        return planning.make(name, raw, aligned, seed, max_length, format, strict)
+    if aligned or max_length or format != "auto":
+        raise InputError(f"{name}: aligned, max_length and format are of sequences, not of clips")
+    return clip_planning.make(name, raw, seed, storage or Storage(), strict)
 
 
 def _below(path: Path) -> list[Path]:
@@ -260,24 +322,36 @@ def _below(path: Path) -> list[Path]:
     )
 
 
+def _carry_out(plan: planning.Plan, data_dir: Path) -> Path:
+    write = clip_writing.write if isinstance(plan, ClipPlan) else writing.write
+    return writing.carry_out(plan, data_dir, write)
+
+
 def _already_prepared(
-    raw: str | Path | None, name: str, aligned: bool, max_length: Mapping[str, int] | None
+    raw: str | Path | None,
+    name: str,
+    view: str,
+    aligned: bool,
+    max_length: Mapping[str, int] | None,
 ) -> Path | None:
     """Returns the prepared folder that `raw` is or, without raw files, holds; or None."""
     if raw is None:
         return None
     raw = Path(raw)
+    wanted = planning.folder(view, aligned)
     folder = raw
     if not (raw / _CARD).is_file():
-        folder = raw / name / planning.view(aligned) / planning.VERSION
-        if not (folder / _CARD).is_file() or planning.has_files(name, raw, aligned):
+        folder = raw / name / wanted / planning.VERSION
+        if not (folder / _CARD).is_file() or planning.has_files(name, raw, view, aligned):
             return None
     card = writing.read_card(folder)
-    if (card["name"], card["aligned"]) != (name, aligned):
+    have = planning.folder(card.get("view", SEQUENCES), card["aligned"])
+    if (card["name"], have) != (name, wanted):
         raise InputError(
-            f"{folder}: holds the prepared data set {card['name']}"
-            f" ({planning.view(card['aligned'])}), not {name} ({planning.view(aligned)})"
+            f"{folder}: holds the prepared data set {card['name']} ({have}), not {name} ({wanted})"
         )
+    if view == CLIPS:
+        return folder
     limits = planning.limits(max_length, aligned)
     if limits and limits != card["options"]["max_length"]:
         raise InputError(

@@ -11,7 +11,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +21,38 @@ from absl import logging
 from affectjax.data import doctor, readers
 from affectjax.data.builders import feature_sequences
 from affectjax.data.features import FeatureSet, Split
-from affectjax.data.planning import VERSION, Plan, view
+from affectjax.data.planning import SEQUENCES, Plan
+from affectjax.data.records import stored
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 
-CARD = "affectjax.json"
+CARD, EXAMPLES, FOLDS = "affectjax.json", "examples.json", "folds.json"
 UNFINISHED = ".unfinished-"
+# Returns the finished folder, written in a place of its own: (plan, content, ledger, place).
+Write = Callable[[Any, Any, readers.Ledger, Path], Path]
 
 
-def carry_out(plan: Plan, data_dir: Path) -> Path:
+def carry_out(plan: Plan, data_dir: Path, write: Write) -> Path:
     """Returns the prepared folder of a plan under a folder; writes it when it is not there.
 
     Args:
       plan: what to prepare.
       data_dir: where to put it.
+      write: writes what the plan reads.
 
     Raises:
       InputError: when the files cannot be used, another preparation stands there, or the folder
         cannot be written in.
     """
-    target = data_dir / plan.options["name"] / view(plan.options["aligned"]) / VERSION
+    target = data_dir / plan.folder
     with _writing_in(data_dir):
         if _is_done(plan, target):
             logging.info("%s is prepared already", target)
             return target
         data_dir.mkdir(parents=True, exist_ok=True)
-    features, ledger = plan.read()
+    content, ledger = plan.read()
     with _writing_in(data_dir), _workplace(data_dir) as place:
-        folder = _write(plan, features, ledger, place)
+        folder = write(plan, content, ledger, place)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             folder.rename(target)
@@ -80,6 +84,34 @@ def read_card(folder: Path) -> dict[str, Any]:
     if missing:
         raise InputError(f"{folder / CARD}: has no {', '.join(missing)}")
     return card
+
+
+class Rows:
+    """Collects what examples.json says of the examples of a split, as they go by.
+
+    Attributes:
+      columns: `id`, `label`, `present` (modalities) and `transcript`, a list of N each.
+    """
+
+    def __init__(self):
+        self.columns: dict[str, list] = {k: [] for k in ("id", "label", "present", "transcript")}
+
+    def add(self, example: Mapping[str, Any], present: Collection[str]) -> None:
+        """Adds an example of a builder, and which modalities it has."""
+        self.columns["id"].append(example["id"])
+        self.columns["label"].append(np.asarray(example["label"]).tolist())
+        self.columns["present"].append([m for m in MODALITIES if m in present])
+        self.columns["transcript"].append(example["transcript"] or None)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON that people can read."""
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def features_of(lengths: Mapping[str, int], dims: Mapping[str, int]) -> dict[str, Any]:
+    """Returns what a card says of the shape of modalities that are features."""
+    return {m: {"kind": "features", "length": lengths[m], "width": dims[m]} for m in dims}
 
 
 class _Tally:
@@ -120,8 +152,15 @@ class _Tally:
         return np.where(finite, x, dtype.type(0))
 
 
-def _write(plan: Plan, features: FeatureSet, ledger: readers.Ledger, place: Path) -> Path:
-    """Returns the finished folder, written in a place of its own."""
+def write(plan: Plan, features: FeatureSet, ledger: readers.Ledger, place: Path) -> Path:
+    """Returns the finished folder of feature sequences, written in a place of its own.
+
+    Args:
+      plan: what to prepare.
+      features: what it read.
+      ledger: what cannot be used of it.
+      place: an empty folder.
+    """
     name = plan.options["name"]
     rows = {split: _usable(part, split, ledger, name) for split, part in features.splits.items()}
     found = doctor.examine(features, plan.spec, skipped=ledger.skipped)
@@ -132,28 +171,33 @@ def _write(plan: Plan, features: FeatureSet, ledger: readers.Ledger, place: Path
     widths, dtypes = _columns(features)
     tally = _Tally(tuple(widths), ledger.cut)
     limits = plan.options["max_length"]
+    written = {split: Rows() for split in rows}
 
     def examples(split: str) -> Iterator[dict[str, Any]]:
         part = features.splits[split]
         for row in rows[split]:
-            yield _example(part, row, widths, dtypes, limits, tally)
+            example = _example(part, row, widths, dtypes, limits, tally)
+            written[split].add(example, {m for m in widths if len(example[m])})
+            yield example
 
     folder = feature_sequences.write(
         place / "records",
         widths=widths,
         dtypes=dtypes,
         label=next(iter(features.splits.values())).label[0],
-        splits={split: functools.partial(examples, split) for split in features.splits},
+        splits={stored(split): functools.partial(examples, split) for split in features.splits},
     )
     if plan.options["aligned"]:
         tally.lengths = dict.fromkeys(widths, max(tally.lengths.values()))
     card = _card(plan, features, ledger, tally) | {
         "dims": widths,
+        "inputs": features_of(tally.lengths, widths),
         "dtypes": {m: dtype.name for m, dtype in dtypes.items()},
         "splits": {split: len(kept) for split, kept in rows.items()},
         "problems": list(found.problems),
     }
-    (folder / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / CARD, card)
+    write_json(folder / EXAMPLES, {split: r.columns for split, r in written.items()})
     _report(plan.options["name"], ledger, tally)
     return folder
 
@@ -164,20 +208,26 @@ def _card(
     """Returns what affectjax.json says of the plan and of what was met on the way."""
     return {
         "name": plan.options["name"],
+        "view": SEQUENCES,
         "aligned": plan.options["aligned"],
         "labels": dataclasses.asdict(plan.spec),
         "lengths": tally.lengths,
         "transcripts": any(part.transcripts is not None for part in features.splits.values()),
         "cleaned": tally.cleaned,
         "cut": tally.cut,
-        "skipped": [
-            {"split": split, "id": i, "reason": reason}
-            for (split, i), reason in ledger.skipped.items()
-        ],
+        "skipped": skipped(ledger),
         "files": plan.checksums,
         "options": plan.options,
         "key": plan.key,
     }
+
+
+def skipped(ledger: readers.Ledger) -> list[dict[str, str]]:
+    """Returns what a card says of the records that were left out."""
+    return [
+        {"split": split, "id": name, "reason": reason}
+        for (split, name), reason in ledger.skipped.items()
+    ]
 
 
 def _report(name: str, ledger: readers.Ledger, tally: _Tally) -> None:

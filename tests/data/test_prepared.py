@@ -76,6 +76,30 @@ def test_load_pads_at_the_end_whatever_the_source_did(tmp_path):
     assert train.ids == ("train_0", "train_1", "train_2")
 
 
+def test_a_folder_of_the_first_version_opens(tmp_path):
+    folder = prepare(mmsa(tmp_path / "unaligned.pkl"), tmp_path / "data")
+    new = prepared.open_prepared(folder)
+    index = new.index("train")
+    assert index.ids == ("a0$_$0", "a1$_$1", "a2$_$2")
+    assert index.label.tolist() == [-1.0, 2.5, 0.0] and index.label.dtype == np.float32
+    # The audio lengths are 5, 1, 0.
+    assert index.present[:, 1].tolist() == [True, True, False]
+    assert (
+        index.transcripts
+        == readers.read(tmp_path / "unaligned.pkl", new.spec, False).splits["train"].transcripts
+    )
+    (folder / "examples.json").unlink()
+    written = {k: v for k, v in card(folder).items() if k not in ("view", "inputs")}
+    (folder / "affectjax.json").write_text(json.dumps(written))
+    old = prepared.open_prepared(folder)
+    assert (old.view, old.inputs) == (new.view, new.inputs)
+    assert old.inputs["audio"] == {"kind": "features", "length": 5, "width": 3}
+    again = old.index("train")
+    assert (again.ids, again.transcripts) == (index.ids, index.transcripts)
+    np.testing.assert_array_equal(again.label, index.label)
+    np.testing.assert_array_equal(again.present, index.present)
+
+
 def test_binary_labels_come_back(tmp_path):
     part = mult_split()
     yes = np.array([[1, 0, 0, 0], [0, 1, 0, 1], [0, 0, 1, 0]])
@@ -102,9 +126,8 @@ def test_it_is_a_tfds_data_set_and_asks_no_network(tmp_path, monkeypatch):
 
 
 def test_order_survives_several_shards(tmp_path, monkeypatch):
-    module = feature_sequences.feature_sequences_dataset_builder
-    monkeypatch.setattr(module, "_SHARD", 3)
-    monkeypatch.setattr(module, "_CHUNK", 2)
+    monkeypatch.setattr(feature_sequences.Builder, "SHARD", 3)
+    monkeypatch.setattr(feature_sequences.Builder, "CHUNK", 2)
     rows = [(f"v_{i}", "train", str(i % 2)) for i in range(8)]
     raw = plain(tmp_path / "own", rows, text=steps([1] * 8, 1, 1))
     folder = prepare(raw, tmp_path / "data", name="own")
@@ -296,15 +319,15 @@ def test_two_processes_share_a_cache(tmp_path):
 
 def test_the_second_to_finish_takes_the_result_of_the_first(tmp_path, monkeypatch):
     raw = mmsa(tmp_path / "unaligned.pkl")
-    write = writing._write
+    write = writing.write
 
     def slow(*args):
         folder = write(*args)
-        monkeypatch.setattr(writing, "_write", write)
+        monkeypatch.setattr(writing, "write", write)
         prepare(raw, tmp_path / "data")
         return folder
 
-    monkeypatch.setattr(writing, "_write", slow)
+    monkeypatch.setattr(writing, "write", slow)
     folder = prepare(raw, tmp_path / "data")
     assert len(prepared.open_prepared(folder).load("train")) == 3
     assert not list((tmp_path / "data").glob(writing.UNFINISHED + "*"))

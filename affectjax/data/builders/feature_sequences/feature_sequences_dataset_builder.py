@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-_SHARD = 4096
-_CHUNK = 256
 Examples = Callable[[], Iterable[dict[str, Any]]]
 
 
@@ -31,6 +29,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     name = "feature_sequences"
     VERSION = tfds.core.Version("1.0.0")
+    SHARD, CHUNK = 4096, 256  # examples of a file, and of those in memory at once
 
     def __init__(
         self,
@@ -81,13 +80,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         del download_config
         info = self._info()  # knows the temporary folder that `self.data_dir` is at this moment
         writer = tfds.core.SequentialWriter(
-            info, max_examples_per_shard=_SHARD, file_format="array_record"
+            info, max_examples_per_shard=self.SHARD, file_format="array_record"
         )
         generators = self._split_generators(dl_manager)
         writer.initialize_splits(list(generators))
         for name, examples in generators.items():
             records = (example for _, example in examples)
-            while chunk := list(itertools.islice(records, _CHUNK)):
+            while chunk := list(itertools.islice(records, self.CHUNK)):
                 writer.add_examples({name: chunk})
         writer.close_all()
         self.info.set_splits(info.splits)
@@ -100,14 +99,15 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         yield from enumerate(make())
 
 
-def write(folder: Path, **described: Any) -> Path:
+def write(folder: Path, cls: type[Builder] = Builder, **described: Any) -> Path:
     """Writes a data set and returns the folder in it that `tfds.builder_from_directory` opens.
 
     Args:
       folder: an empty folder for it.
-      **described: as `Builder` takes them.
+      cls: its builder.
+      **described: as `cls` takes them.
     """
-    builder = Builder(data_dir=folder, **described)
+    builder = cls(data_dir=folder, **described)
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     # TFDS announces downloads on stdout and makes a folder for them; there are none.
     with tempfile.TemporaryDirectory() as nowhere, contextlib.redirect_stdout(io.StringIO()):
