@@ -5,7 +5,6 @@ Letters: S seeds, N examples, B batch, M modalities.
 
 import csv
 import functools
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,17 +14,16 @@ import jax
 import numpy as np
 from absl import logging
 
-from affectjax import metrics
-from affectjax.data.pipeline import (
-    DataConfig,
-    Dataset,
-    load_statistics,
-)
+from affectjax import folds, metrics
+from affectjax.data import described, missing
+from affectjax.data.inputs import Inputs
+from affectjax.data.pipeline import DataConfig, Dataset
 from affectjax.errors import InputError
 from affectjax.feeds import Batches
 from affectjax.runtime import checkpoints, configs, parallel, steps
 from affectjax.runtime.parallel import Engine, ParallelConfig
 from affectjax.runtime.workdir import Workdir, write_json
+from affectjax.store import Store
 from affectjax.tasks import base
 
 Model = dict[str, Any]
@@ -57,15 +55,6 @@ class Predictor:
         whole = jax.tree.map(lambda *xs: np.concatenate(xs, axis=1), *chunks)
         valid = batches.rows.reshape(-1) >= 0
         return {name: value[:, valid] for name, value in whole.items()}
-
-
-def subsets(modalities: Sequence[str]) -> list[tuple[str, ...]]:
-    """Returns every non-empty subset, small ones first, in house order."""
-    return [
-        chosen
-        for size in range(1, len(modalities) + 1)
-        for chosen in itertools.combinations(modalities, size)
-    ]
 
 
 def summarize(per_seed: Sequence[metrics.Metrics], seeds: Sequence[int]) -> dict[str, Any]:
@@ -110,16 +99,16 @@ def final_evaluation(
     per_seed, predictions = evaluate_part(predictor, model, batches)
     result = summarize(per_seed, seeds)
     modalities = predictor.task.modalities
-    missing = {}
+    fewer = {}
     if len(modalities) > 1 and split == "test":
-        for shown in subsets(modalities):
+        for shown in missing.subsets(modalities):
             metrics_shown, _ = evaluate_part(predictor, model, batches, shown)
-            missing["+".join(shown)] = summarize(metrics_shown, seeds)
+            fewer["+".join(shown)] = summarize(metrics_shown, seeds)
     if jax.process_index() == 0:
         folder = workdir.path / "eval"
         write_json(folder / f"{split}.json", result)
-        if missing:
-            write_json(folder / "missing.json", {"split": split, "subsets": missing})
+        if fewer:
+            write_json(folder / "missing.json", {"split": split, "subsets": fewer})
         _write_tables(folder, split, predictor.task, batches, predictions, seeds)
     return result
 
@@ -191,9 +180,9 @@ def open_run(
     parallel_config = configs.read(ParallelConfig, config["parallel"], "config.parallel")
     parallel.initialize(parallel_config)
     data = configs.read(DataConfig, config["data"], "config.data")
-    statistics = load_statistics(workdir.path / "standardization.npz")
-    dataset = Dataset(data, statistics)
-    task = base.find(config).Task(config, dataset.spec, dataset.modalities, parallel.AXIS)
+    inputs = described.load(workdir.path)
+    dataset = Dataset(data, inputs.statistics, inputs.tokenizer)
+    task = base.find(config).Task(config, dataset.inputs, parallel.AXIS)
     return workdir, config, dataset, task, Engine(parallel_config.engine)
 
 
@@ -225,9 +214,14 @@ def evaluate(path: str | Path, overrides: Mapping[str, Any] | None = None) -> di
     Raises:
       InputError: see `open_run`, or nothing is trained there yet.
     """
+    config = Workdir(path).config()
+    if folds.of(config):
+        again = lambda _, folder: evaluate(folder, overrides)  # noqa: E731
+        split = (overrides or {}).get("data.split", config["data"]["split"])
+        return folds.each(config, path, again, split)
     workdir, config, dataset, task, engine = open_run(path, overrides or {})
     seeds = configs.seeds(config)
-    model = load_best(workdir, task, dataset, seeds)
+    model = load_best(workdir, task, dataset.inputs, seeds)
     split = config["data"]["split"]
     batches = Batches(dataset, dataset.part(split), engine, config["train"]["eval_batch_size"])
     predictor = Predictor(task, engine, len(seeds))
@@ -236,19 +230,19 @@ def evaluate(path: str | Path, overrides: Mapping[str, Any] | None = None) -> di
     return result
 
 
-def load_best(workdir: Workdir, task: base.Task, dataset: Dataset, seeds: Sequence[int]) -> Model:
+def load_best(workdir: Workdir, task: base.Task, inputs: Inputs, seeds: Sequence[int]) -> Model:
     """Returns `params` and `variables` of the best epochs, host side, with an axis of seeds.
 
     Raises:
       InputError: no checkpoint is there.
     """
-    best = checkpoints.Checkpoints(workdir.path / "checkpoints" / "best", keep=2)
-    found = best.restore()
-    best.close()
+    store = Store(workdir.path)
+    found = store.restore_best()
+    store.close()
     if found is None:
         raise InputError(f"{workdir.path} has no trained model: checkpoints/best is empty")
-    shapes = jax.eval_shape(lambda k: task.init(k, dataset.zeros(2)), jax.random.key(0))
+    shapes = jax.eval_shape(lambda k: task.init(k, inputs.zeros(2)), jax.random.key(0))
     stack = lambda x: np.zeros((len(seeds), *x.shape), x.dtype)  # noqa: E731
     params, variables = jax.tree.map(stack, shapes)
-    checkpoints.check({"params": params, "variables": variables}, found[0])
-    return {"variables": {}, **checkpoints.nested(found[0])}
+    checkpoints.check({"params": params, "variables": variables}, checkpoints.flatten(found[0]))
+    return {"variables": {}, **found[0]}

@@ -53,6 +53,28 @@ def classification(probability: np.ndarray, label: np.ndarray, classes: Sequence
     }
 
 
+def without(
+    probability: np.ndarray, label: np.ndarray, classes: Sequence[str], dropped: Sequence[str]
+) -> Metrics:
+    """Returns `classification` among fewer classes, from the same predictions.
+
+    Args:
+      probability: `[N, C]`.
+      label: `[N]` int.
+      classes: C names.
+      dropped: names of the classes whose examples, and whose column, are left out.
+
+    Source: MAFW's ten classes without neutral, SPEC section 1.
+    """
+    kept = np.array([c for c, name in enumerate(classes) if name not in dropped])
+    rows = np.isin(label, kept)
+    return classification(
+        probability[rows][:, kept],
+        np.searchsorted(kept, label[rows]),
+        [classes[c] for c in kept],
+    )
+
+
 def sentiment(score: np.ndarray, label: np.ndarray) -> Metrics:
     """Returns the metrics of CMU-MOSI and MOSEI for scores in [-3, 3].
 

@@ -19,7 +19,7 @@ _SPLIT = flags.DEFINE_string("split", "test", "Which eval/<split>.json to read."
 
 
 def read_result(workdir: str | Path, split: str) -> dict[str, dict[str, float]]:
-    """Returns the scalar metrics of each seed, by seed and name; NaN where the file has null.
+    """Returns the scalar metrics of each seed or fold, by its name; NaN where the file has null.
 
     Args:
       workdir: of a run.
@@ -36,7 +36,7 @@ def read_result(workdir: str | Path, split: str) -> dict[str, dict[str, float]]:
     except json.JSONDecodeError as error:
         raise InputError(f"{file} cannot be read: {error}") from error
     (only, *_) = configs.seeds(Workdir(workdir).config())
-    per_seed = result.get("per_seed", {str(only): result})
+    per_seed = result.get("per_fold") or result.get("per_seed", {str(only): result})
     scalar = lambda value: value is None or isinstance(value, int | float)  # noqa: E731
     return {
         seed: {k: math.nan if v is None else v for k, v in named.items() if scalar(v)}

@@ -38,7 +38,11 @@ def begin(stage: Stage, models: int) -> Control:
 
 
 def judge(
-    control: Control, stage: Stage, epoch: int, measured: Sequence[Mapping[str, Any]]
+    control: Control,
+    stage: Stage,
+    epoch: int,
+    measured: Sequence[Mapping[str, Any]],
+    trained: Sequence[Mapping[str, Any]],
 ) -> tuple[Control, np.ndarray]:
     """Returns the state after an epoch, and which models improved, `[S]` bool.
 
@@ -47,6 +51,7 @@ def judge(
       stage: its `select`, `patience` and plateau rule.
       epoch: its number.
       measured: the validation metrics of each model, "loss" among them.
+      trained: the means of each model's measurements over the epoch.
     """
     control = jax.tree.map(np.copy, control)
     better = np.zeros(len(measured), bool)
@@ -57,8 +62,14 @@ def judge(
         if better[s]:
             control["best_value"][s], control["best_epoch"][s] = value, epoch
         control["stale"][s] = 0 if better[s] else control["stale"][s] + 1
-        control["active"][s] = not stage.patience or control["stale"][s] < stage.patience
+        before = control["scale"][s]
         _lower_rate(control, stage, s, measured[s]["loss"])
+        rate = trained[s]["learning_rate"] * control["scale"][s] / before
+        control["active"][s] = not (
+            (stage.patience and control["stale"][s] >= stage.patience)
+            or (stage.stop_accuracy and trained[s]["accuracy"] >= stage.stop_accuracy)
+            or rate < stage.optim.stop_rate
+        )
     return control, better
 
 

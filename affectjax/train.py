@@ -16,17 +16,17 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from affectjax import evaluate, selection
-from affectjax.data import pipeline
+from affectjax import evaluate, folds, selection
+from affectjax.data import described, pipeline
 from affectjax.data.pipeline import DataConfig, Dataset
 from affectjax.errors import InputError
 from affectjax.evaluate import Model, Predictor
 from affectjax.feeds import Batches, Feed
 from affectjax.runtime import checkpoints, configs, optim, parallel, steps
-from affectjax.runtime.checkpoints import Checkpoints
 from affectjax.runtime.parallel import Engine, ParallelConfig
 from affectjax.runtime.preemption import EXIT_CODE, Preemption
 from affectjax.runtime.workdir import MetricWriter, Workdir
+from affectjax.store import Store
 from affectjax.tasks import base
 from affectjax.tasks.base import Stage
 
@@ -73,6 +73,8 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
       SystemExit: after a SIGTERM, with the checkpoint on disk.
     """
     configs.check_top_level(config)
+    if folds.of(config):
+        return folds.each(config, workdir, train)
     parallel_config = configs.read(ParallelConfig, config["parallel"], "config.parallel")
     settings = configs.read(TrainConfig, config["train"], "config.train")
     data = configs.read(DataConfig, config["data"], "config.data")
@@ -81,7 +83,7 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
     dataset = Dataset(data)
     for role in ("train", "valid", "test"):
         dataset.part(role)
-    task = base.find(config).Task(config, dataset.spec, dataset.modalities, parallel.AXIS)
+    task = base.find(config).Task(config, dataset.inputs, parallel.AXIS)
     check_select(task, dataset)
     folder = Workdir(workdir)
     if jax.process_index() == 0:
@@ -96,10 +98,12 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
 
 def check_select(task: base.Task, dataset: Dataset) -> None:
     """Raises InputError for a stage that selects by a metric which the task does not have."""
-    batch = dataset.zeros(len(dataset.part("valid")))
-    shapes = jax.eval_shape(lambda key: task.predict(*task.init(key, batch), batch), _KEY)
+    label = dataset.labels(dataset.part("valid"))
+    one = dataset.zeros(1)
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(label), *x.shape[1:]), x.dtype), one)
+    shapes = jax.eval_shape(lambda key, b: task.predict(*task.init(key, b), b), _KEY, batch)
     nothing = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-    measured = task.metrics(nothing, dataset.labels(dataset.part("valid")))
+    measured = task.metrics(nothing, label)
     names = [name for name, value in measured.items() if isinstance(value, float)]
     for stage in task.stages:
         if stage.select not in (selection.LAST, *names):
@@ -133,10 +137,8 @@ class Trainer:
         self.task, self.dataset, self.engine = task, dataset, engine
         self.settings, self.seeds, self.workdir = settings, seeds, workdir
         self.predictor = Predictor(task, engine, len(seeds))
-        folder = workdir.path / "checkpoints"
-        self.latest, self.kept = Checkpoints(folder / "latest", 2), Checkpoints(folder / "best", 2)
+        self.store = Store(workdir.path)
         self.thread = concurrent.futures.ThreadPoolExecutor(1)
-        self.best_saved: dict[str, Any] = {}
         self.writer: MetricWriter | None = None
         keep = parallel.over_seeds(steps.keep_better, len(seeds), (0, 0, 0))
         self.keep_better = engine.compile(keep, (None, None, None), donate=(2,))
@@ -144,13 +146,13 @@ class Trainer:
     def close(self) -> None:
         """Waits for checkpoints under way, and closes files."""
         self.thread.shutdown(cancel_futures=True)
-        for part in (self.latest, self.kept, self.writer):
-            if part is not None:
-                part.close()
+        self.store.close()
+        if self.writer is not None:
+            self.writer.close()
 
     def run(self, preemption: Preemption) -> dict[str, Any]:
         """Runs the stages that are left, then the final evaluation; returns its metrics."""
-        found = self.latest.restore()
+        found = self.store.restore()
         if found is not None and found[1]["finished"]:
             logging.info("%s is finished already: nothing to do", self.workdir.path)
             return json.loads((self.workdir.path / "eval" / "test.json").read_text())
@@ -167,7 +169,7 @@ class Trainer:
         self._save(self.done["step"] + 1)
         return result
 
-    # Order of initialisation: the run's own checkpoint, else from scratch.
+    # Order of initialisation: the run's own checkpoint, else pretrained weights, else from scratch.
 
     def _start(self, found: tuple[checkpoints.Flat, dict[str, Any]] | None) -> None:
         """Fills state, frozen, best, control and done, and opens what the run writes to."""
@@ -175,22 +177,21 @@ class Trainer:
         self.done |= {"stream": None, "series": {}}
         if jax.process_index() == 0:
             self.workdir.check_writable()
-            pipeline.save_statistics(
-                self.dataset.statistics, self.workdir.path / "standardization.npz"
-            )
-        number = -1 if found is None else found[1].pop("number")
-        for folder in (self.latest, self.kept):
-            folder.forget_after(number)
+            described.save(self.dataset.inputs, self.workdir.path)
+            self.dataset.save_missing(self.workdir.path)
+        where = (-1, -1) if found is None else (found[1].pop("number"), found[1]["stage"])
+        self.store.forget_after(*where)
         if found is None:
             self._begin_stage(0, self._init())
             self.writer = MetricWriter(self.workdir)
             return
         flat, self.done = found
         written = self.done.pop("metrics_bytes")
+        self.done.pop("frozen")
         self._begin_stage(self.done["stage"], self._models(checkpoints.nested(flat)))
+        flat = {path: leaf for path, leaf in flat.items() if not path.startswith("frozen/")}
         tree = checkpoints.fill(self._host_tree(), flat)
-        on_devices = (tree["state"], tree["frozen"], tree["best"])
-        self.state, self.frozen, self.best = self.engine.replicate(on_devices)
+        self.state, self.best = self.engine.replicate((tree["state"], tree["best"]))
         self.control = tree["control"]
         self.writer = MetricWriter(self.workdir, written, self.done["step"])
         name = self.task.stages[self.done["stage"]].name
@@ -208,7 +209,8 @@ class Trainer:
         batch = self.dataset.zeros(2)
         init = jax.jit(lambda key: self.task.init(key, batch))
         made = [jax.device_get(init(jax.random.key(seed))) for seed in self.seeds]
-        return [{"params": params, "variables": variables} for params, variables in made]
+        given = self.task.pretrained
+        return [{"params": params | given, "variables": variables} for params, variables in made]
 
     def _begin_stage(self, index: int, models: list[Model]) -> None:
         """Makes state, frozen, best and control for a stage that starts from `models`."""
@@ -222,8 +224,9 @@ class Trainer:
             state = steps.new_state(trained, model["variables"], tx, key, averaged=averaged)
             states.append(jax.device_get(state))
             frozen.append(rest)
-        state = _stack(states)
-        self.state, self.frozen = self.engine.replicate((state, _stack(frozen)))
+        state, frozen = _stack(states), _stack(frozen)
+        self.store.begin_stage(index, frozen)
+        self.state, self.frozen = self.engine.replicate((state, frozen))
         self.best = self.engine.replicate(steps.model_of(state))
         self.control = selection.begin(stage, len(self.seeds))
 
@@ -231,7 +234,8 @@ class Trainer:
         """Returns the best models of a stage as the next one starts from them, host side."""
         best = self.engine.fetch(self._whole(self.best))
         return [
-            stage.on_end(jax.tree.map(lambda x, s=s: x[s], best)) for s in range(len(self.seeds))
+            stage.on_end(jax.tree.map(lambda x, s=s: x[s], best), seed)
+            for s, seed in enumerate(self.seeds)
         ]
 
     def _whole(self, model: Model) -> Model:
@@ -283,6 +287,13 @@ class Trainer:
         per_epoch = -(-len(self.dataset.part("train")) // stage.batch_size)
         return optim.schedule(stage.optim, stage.epochs, per_epoch)
 
+    def _forget(self, stage: Stage) -> None:
+        """Lets the stage change its variables at the start of an epoch."""
+        if stage.on_epoch is not None and self.done["stream"] is None:
+            change = parallel.over_seeds(stage.on_epoch, len(self.seeds), (0,))
+            changed = self.engine.compile(change, (None,))(self.state["variables"])
+            self.state |= {"variables": changed}
+
     def _compile(self, stage: Stage, feed: Feed) -> Callable[..., Any]:
         """Returns the scan over steps, for all models and devices."""
         rate = self._rate(stage)
@@ -314,6 +325,7 @@ class Trainer:
         series = [{k: np.array(v) for k, v in self.done["series"].items()}]
         count = len(next(iter(self.done["series"].values()), [[]])[0])
         chunks: list[Tree] = []
+        self._forget(stage)
         stream, inputs = self._inputs(feed, self.engine.mine(rows))
         for xs in inputs:
             self.state, measured = run_chunk(self.state, self.frozen, feed.data, xs)
@@ -340,7 +352,10 @@ class Trainer:
         """Returns the stream, if it is one, and an iterator over the inputs of each call."""
         if feed.resident:
             return None, iter([self.engine.shard(mine, 2)])
-        stream = self.dataset.stream(feed.part, [mine[:, c, None] for c in range(mine.shape[1])])
+        rows = [mine[:, c, None] for c in range(mine.shape[1])]
+        # Random frames are new in every epoch of the run, not of the stage alone.
+        epoch = self.done["epoch"] + sum(s.epochs for s in self.task.stages[: self.done["stage"]])
+        stream = self.dataset.stream(feed.part, rows, epoch=epoch, seed=self.seeds)
         if self.done["stream"] is not None:
             stream.restore(self.done["stream"])
         return stream, (self.engine.shard(batch, 2) for batch in stream)
@@ -361,12 +376,15 @@ class Trainer:
     def _end_epoch(self, stage: Stage, series: Series) -> str:
         """Validates, logs, keeps what is better, applies the rules; returns a line of it."""
         model = self._whole(steps.model_of(self.state))
+        trained = [_means(series, s) for s in range(len(self.seeds))]
         measured, _ = evaluate.evaluate_part(self.predictor, model, self._valid)
         where = {"step": self.done["step"], "epoch": self.done["epoch"], "stage": stage.name}
         for s in np.flatnonzero(self.control["active"]):
-            for split, values in (("train", _means(series, s)), ("valid", measured[s])):
+            for split, values in (("train", trained[s]), ("valid", measured[s])):
                 self.writer.write({**where, "split": split, "seed": self.seeds[s]}, values)
-        self.control, better = selection.judge(self.control, stage, self.done["epoch"], measured)
+        self.control, better = selection.judge(
+            self.control, stage, self.done["epoch"], measured, trained
+        )
         self.best = self.keep_better(
             self.engine.replicate(better), steps.model_of(self.state), self.best
         )
@@ -379,15 +397,10 @@ class Trainer:
     # What is kept.
 
     def _save(self, number: int) -> None:
-        """Starts to write checkpoints: everything to latest, the best models to best."""
-        host = self._host_tree()
-        params = steps.merge_params(host["best"]["params"], host["frozen"])
-        meta = {"stage": self.done["stage"], "epoch": self.control["best_epoch"].tolist()}
-        if meta != self.best_saved:
-            self.kept.save(number, host["best"] | {"params": params}, meta)
-            self.best_saved = meta
-        meta = {**self.done, "number": number, "metrics_bytes": self.writer.position}
-        self.latest.save(number, host, meta)
+        """Starts to write checkpoints."""
+        meta = {**self.done, "metrics_bytes": self.writer.position}
+        frozen = bool(jax.tree.leaves(self.frozen))
+        self.store.save(number, self._host_tree(), meta, self.control["best_epoch"], frozen)
 
     def _save_within(self, stream: pipeline.Batches, series: Series) -> None:
         """Starts to write checkpoints within an epoch of a streamed part."""
@@ -396,13 +409,12 @@ class Trainer:
         self._save(self.done["step"] + series["loss"].shape[1])
 
     def _host_tree(self) -> Tree:
-        state, frozen, best = self.engine.fetch((self.state, self.frozen, self.best))
-        return {"state": state, "frozen": frozen, "best": best, "control": self.control}
+        state, best = self.engine.fetch((self.state, self.best))
+        return {"state": state, "best": best, "control": self.control}
 
     def _stop(self) -> None:
         """Ends the process after a SIGTERM, once all is on disk."""
-        self.latest.wait()
-        self.kept.wait()
+        self.store.wait()
         logging.warning("SIGTERM: all is saved; the same command goes on from here")
         raise SystemExit(EXIT_CODE)
 
@@ -430,7 +442,7 @@ def _means(series: Series, s: int) -> dict[str, float]:
     """Returns each measurement of model `s` over an epoch: weighted means, and the last rate."""
     weight = series[steps.EXAMPLES][s].astype(np.float64)
     means = {
-        name: float((value[s] * weight).sum() / weight.sum())
+        name: float((value[s] * weight).sum() / max(weight.sum(), 1e-9))
         for name, value in series.items()
         if name != steps.EXAMPLES
     }

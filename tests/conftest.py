@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import types
 from pathlib import Path
@@ -25,13 +26,15 @@ from jax import lax
 from ml_collections import config_dict
 
 from affectjax import metrics, train
+from affectjax.data import sets
 from affectjax.data.pipeline import DataConfig
+from affectjax.data.tokens import Tokenizer
 from affectjax.ops import losses
 from affectjax.ops.dropout import dropout
 from affectjax.runtime import configs
 from affectjax.runtime.configs import section
 from affectjax.runtime.optim import OptimConfig
-from affectjax.runtime.parallel import ParallelConfig
+from affectjax.runtime.parallel import Engine, ParallelConfig
 from affectjax.tasks import base
 from affectjax.train import TrainConfig
 
@@ -41,6 +44,13 @@ STEPS = 4
 DIMS = {"text": (5, 4), "audio": (7, 3), "vision": (6, 2)}
 CLASSES = ("angry", "glad", "sad")
 CONFIG_FILE = str(Path(__file__).resolve())
+FOUR = "--xla_force_host_platform_device_count=4"
+# Compile time rules many tests: XLA's optimisations are left out.
+QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+# What the tests of these folders write, others may read: tiny media, tiny towers.
+sys.path += [str(Path(__file__).parent / folder) for folder in ("data", "weights")]
+# Of the frames that the tiny CLIP reads, pixels; and the width of its features.
+CLIP_SIZE, CLIP_WIDTH = 16, 16
 
 
 # ---- data ---------------------------------------------------------------------------------------
@@ -106,6 +116,26 @@ def scores(tmp_path_factory):
     return write_own(tmp_path_factory.mktemp("raw") / "scores", "score", ("text", "audio"))
 
 
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory):
+    """A local folder with the weights of a tiny CLIP and its tokenizer; skips without PyTorch."""
+    towers = pytest.importorskip("torch_towers")
+    folder = tmp_path_factory.mktemp("clip")
+    names = [name for module in ("dfew", "mafw") for name in sets.get(module).LABELS.classes]
+    tokenizer = Tokenizer.train([*names, *CLASSES, "what a day", "well"])
+    tokenizer.save(folder)
+    text = towers.text_config(
+        vocab_size=tokenizer.vocab, max_position_embeddings=77, eos_token_id=tokenizer.eos,
+        bos_token_id=tokenizer.sos, pad_token_id=tokenizer.pad,
+    )  # fmt: skip
+    vision = towers.vision_config(image_size=CLIP_SIZE, patch_size=8)
+    config = towers.transformers.CLIPConfig(
+        text_config=text, vision_config=vision, projection_dim=CLIP_WIDTH
+    )
+    towers.widened(towers.transformers.CLIPModel(config)).save_pretrained(folder)
+    return folder
+
+
 # ---- the task toy -------------------------------------------------------------------------------
 
 
@@ -126,26 +156,27 @@ class ToyStage(base.StageConfig):
     on_end: str = ""
 
 
-def double_head(model):
+def double_head(model, seed):
     """Hands over a model whose head counts twice."""
     head = {"kernel": 2 * model["params"]["head"]["kernel"]}
     return model | {"params": model["params"] | {"head": head}}
 
 
-def grow(model):
+def grow(model, seed):
     """Hands over a model with one parameter more."""
     bias = np.zeros(model["params"]["head"]["kernel"].shape[-1], np.float32)
     return model | {"params": model["params"] | {"bias": bias}}
 
 
-HAND_OVER = {"": lambda model: model, "double": double_head, "grow": grow}
+HAND_OVER = {"": lambda model, seed: model, "double": double_head, "grow": grow}
 
 
 class Toy:
     """A task: see `affectjax.tasks.base.Task`."""
 
-    def __init__(self, config, spec, modalities, axis_name):
-        self.spec, self.modalities, self.axis_name = spec, modalities, axis_name
+    def __init__(self, config, inputs, axis_name):
+        self.spec, self.modalities, self.axis_name = inputs.spec, inputs.modalities, axis_name
+        self.pretrained = {}
         self.model = configs.read(ToyModel, config["model"], "config.model")
         optim = configs.read(OptimConfig, config["optim"], "config.optim")
         read = {
@@ -315,10 +346,13 @@ def results_of(workdir):
     for file in sorted((workdir / "eval").rglob("*.*")):
         texts[str(file.relative_to(workdir))] = file.read_text()
     arrays = {}
-    for kind in ("latest", "best"):
+    for kind in ("latest", "best", "frozen"):
         manager = Checkpoints(workdir / "checkpoints" / kind, 2)
-        flat, meta = manager.restore()
+        found = manager.restore()
         manager.close()
+        if found is None and kind == "frozen":  # a run in which everything trains
+            continue
+        flat, meta = found
         meta.pop("metrics_bytes", None)
         texts[kind] = json.dumps(meta, sort_keys=True)
         arrays |= {f"{kind}/{path}": x for path, x in flat.items()}
@@ -343,6 +377,48 @@ def assert_close_lines(ours, theirs, tolerance=1e-5):
             if isinstance(value, float) and isinstance(other[name], float):
                 value = pytest.approx(value, rel=tolerance, abs=tolerance)
             assert value == other[name], (name, other)
+
+
+# ---- stops and devices --------------------------------------------------------------------------
+
+
+def terminate_at(monkeypatch, call):
+    """Sends this process a SIGTERM while the devices run the training chunk of that number."""
+    compile, calls = Engine.compile, []
+
+    def compiled(self, function, axes, donate=()):
+        run = compile(self, function, axes, donate)
+        if tuple(donate) != (0,):
+            return run
+
+        def counted(*arguments):
+            calls.append(1)
+            if len(calls) == call:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return run(*arguments)
+
+        return counted
+
+    monkeypatch.setattr(Engine, "compile", compiled)
+
+
+def stop_at(config, workdir, call):
+    """Trains until a SIGTERM during a chunk."""
+    with pytest.MonkeyPatch.context() as patch:
+        terminate_at(patch, call)
+        with pytest.raises(SystemExit) as stopped:
+            train.train(config, workdir)
+    assert stopped.value.code == 143
+
+
+def on_devices(count):
+    """Makes every engine take the first devices only."""
+    make = Engine.__init__
+
+    def init(self, kind, devices=None):
+        make(self, kind, devices or jax.devices()[:count])
+
+    return make, init
 
 
 # ---- processes of their own ---------------------------------------------------------------------

@@ -12,7 +12,15 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import Child, assert_close_lines, lines_of, toy_config
+from conftest import (
+    FOUR,
+    QUICK,
+    Child,
+    assert_close_lines,
+    lines_of,
+    on_devices,
+    toy_config,
+)
 
 from affectjax import train
 from affectjax.data.pipeline import DataConfig, Dataset, order, rows_of
@@ -23,19 +31,6 @@ from affectjax.tasks import base
 
 TOLERANCE = 1e-5
 EPOCHS = 5  # of four steps
-FOUR = "--xla_force_host_platform_device_count=4"
-# Compile time rules these tests: XLA's optimisations are left out.
-QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-
-
-def on_devices(count):
-    """Makes every engine take the first devices only."""
-    make = Engine.__init__
-
-    def init(self, kind, devices=None):
-        make(self, kind, devices or jax.devices()[:count])
-
-    return make, init
 
 
 def record_losses(losses):
@@ -128,7 +123,7 @@ def twenty_steps(config_path, arguments, combinations, own, out):
     config = module.get_config("own").to_dict()
     config["model"] |= {"width": 8, "heads": 2, **arguments}
     dataset = Dataset(DataConfig("own", own))
-    task = base.find(config).Task(config, dataset.spec, dataset.modalities, AXIS)
+    task = base.find(config).Task(config, dataset.inputs, AXIS)
     stage, part = task.stages[0], dataset.part("train")
     rate = optim.schedule(stage.optim, 9, 4)
     tx = optim.optimizer(stage.optim, rate)

@@ -92,11 +92,6 @@ def test_nothing_trained_yet(run, tmp_path):
     assert sorted(f for f in run.rglob("*") if "checkpoints" not in f.parts) == before
 
 
-def test_subsets_are_all_and_small_ones_first():
-    assert evaluate.subsets(("text", "vision")) == [("text",), ("vision",), ("text", "vision")]
-    assert len(evaluate.subsets(tuple(DIMS))) == 7
-
-
 @pytest.mark.parametrize("shown", [("text",), ("audio", "vision")], ids="+".join)
 def test_missing_json_is_what_data_without_the_others_gives(run, finished, tmp_path, shown):
     raw = write_own(tmp_path / "raw")

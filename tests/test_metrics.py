@@ -231,3 +231,36 @@ def test_what_is_better():
     assert metrics.lower_is_better("loss")
     for name in ("war", "uar", "acc7", "corr", "f1_non0", "joy/acc", "f1"):
         assert not metrics.lower_is_better(name)
+
+
+# ---- fewer classes ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dropped", [("b",), ("a", "d"), ()], ids=["middle", "ends", "none"])
+def test_without_is_scikit_learn_on_what_is_left(dropped):
+    rng = np.random.default_rng(0)
+    names = ("a", "b", "c", "d", "e")
+    probability, label = rng.dirichlet(np.ones(5), 300), rng.integers(0, 5, 300)
+    kept = [name for name in names if name not in dropped]
+    truth, guess = [], []
+    for row, number in zip(probability.tolist(), label, strict=True):
+        if names[number] in kept:
+            left = {n: p for n, p in zip(names, row, strict=True) if n in kept}
+            truth.append(names[number])
+            guess.append(max(left, key=left.get))
+    ours = metrics.without(probability, label, names, dropped)
+    assert len(truth) < 300 or not dropped
+    assert ours["war"] == pytest.approx(skm.accuracy_score(truth, guess))
+    assert ours["uar"] == pytest.approx(skm.balanced_accuracy_score(truth, guess))
+    assert ours["f1_weighted"] == pytest.approx(skm.f1_score(truth, guess, average="weighted"))
+    assert ours["confusion"] == skm.confusion_matrix(truth, guess, labels=kept).tolist()
+    assert [n for n in ours if n.startswith("recall/")] == [f"recall/{n}" for n in kept]
+
+
+def test_without_a_class_its_examples_and_its_column_are_gone_by_hand():
+    # The second example would be "neutral" and is then "sad"; the third is neutral and is left out.
+    probability = np.array([[0.7, 0.2, 0.1], [0.1, 0.5, 0.4], [0.1, 0.8, 0.1], [0.3, 0.5, 0.2]])
+    label = np.array([0, 2, 1, 2])
+    ours = metrics.without(probability, label, ("glad", "neutral", "sad"), ("neutral",))
+    assert ours["war"] == pytest.approx(2 / 3) and ours["uar"] == 0.75
+    assert ours["confusion"] == [[1, 0], [1, 1]]

@@ -14,43 +14,13 @@ from conftest import (
     assert_same_run,
     lines_of,
     newest,
+    stop_at,
     toy_config,
     two_stages,
 )
 
 from affectjax import train
 from affectjax.runtime.checkpoints import Checkpoints
-from affectjax.runtime.parallel import Engine
-
-
-def terminate_at(monkeypatch, call):
-    """Sends this process a SIGTERM while the devices run the training chunk of that number."""
-    compile, calls = Engine.compile, []
-
-    def compiled(self, function, axes, donate=()):
-        run = compile(self, function, axes, donate)
-        if tuple(donate) != (0,):
-            return run
-
-        def counted(*arguments):
-            calls.append(1)
-            if len(calls) == call:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return run(*arguments)
-
-        return counted
-
-    monkeypatch.setattr(Engine, "compile", compiled)
-
-
-def stop_at(config, workdir, call):
-    """Trains until a SIGTERM during a chunk."""
-    with pytest.MonkeyPatch.context() as patch:
-        terminate_at(patch, call)
-        with pytest.raises(SystemExit) as stopped:
-            train.train(config, workdir)
-    assert stopped.value.code == 143
-
 
 # ---- SIGTERM ------------------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@ from affectjax.runtime.optim import OptimConfig
 from affectjax.tasks.base import Stage
 
 NAN = float("nan")
+# What an epoch of training measured, where a rule does not depend on it.
+TRAINED = {"learning_rate": 1.0, "accuracy": 0.0}
 
 
 def stage(select="loss", patience=0, **optim):
@@ -20,7 +22,7 @@ def follow(stage, *seeds):
     control, states, improved = selection.begin(stage, len(seeds)), [], []
     for epoch, values in enumerate(zip(*seeds, strict=True)):
         measured = [{"loss": 0.0, stage.select: float(v)} for v in values]
-        control, better = selection.judge(control, stage, epoch, measured)
+        control, better = selection.judge(control, stage, epoch, measured, [TRAINED] * len(seeds))
         states.append(control)
         improved.append(better.tolist())
     return states, improved
@@ -94,7 +96,7 @@ def test_model_that_has_stopped_is_frozen():
 def test_judge_changes_nothing_that_it_is_given():
     control = selection.begin(stage(), 2)
     before = jax.tree.map(np.copy, control)
-    selection.judge(control, stage(), 0, [{"loss": 1.0}, {"loss": 2.0}])
+    selection.judge(control, stage(), 0, [{"loss": 1.0}, {"loss": 2.0}], [TRAINED] * 2)
     jax.tree.map(np.testing.assert_array_equal, control, before)
 
 
@@ -104,7 +106,7 @@ def test_rate_falls_on_a_plateau_of_the_loss_whatever_is_selected():
     losses = [(1.0, 3.0), (1.0, 2.0), (1.0, 1.0), (1.0, 1.0), (1.0, NAN), (0.5, 1.0)]
     for epoch, row in enumerate(losses):
         measured = [{"loss": loss, "war": 0.1 * epoch} for loss in row]
-        control, _ = selection.judge(control, chosen, epoch, measured)
+        control, _ = selection.judge(control, chosen, epoch, measured, [TRAINED] * len(measured))
         scales.append(control["scale"].tolist())
     # Model 0: epochs 1 and 2 bring nothing, then 3 and 4. Model 1: epochs 3 and 4.
     assert [s[0] for s in scales] == [1, 1, 0.5, 0.5, 0.25, 0.25]
@@ -114,3 +116,26 @@ def test_rate_falls_on_a_plateau_of_the_loss_whatever_is_selected():
 def test_rate_does_not_fall_without_a_plateau_rule():
     states, _ = follow(stage(), (1, 1, 1, 1))
     assert history(states, "scale") == [1] * 4
+
+
+def test_stops_at_the_training_accuracy():
+    chosen = Stage("train", None, OptimConfig(), 9, 4, "loss", stop_accuracy=0.8)
+    control = selection.begin(chosen, 2)
+    trained = [TRAINED | {"accuracy": 0.79}, TRAINED | {"accuracy": 0.8}]
+    control, _ = selection.judge(control, chosen, 0, [{"loss": 1.0}] * 2, trained)
+    assert control["active"].tolist() == [True, False]
+
+
+def test_stops_when_the_plateau_leaves_less_than_the_least_rate():
+    chosen = stage(plateau_patience=1, plateau_factor=0.5, stop_rate=0.3)
+    control = selection.begin(chosen, 1)
+    active, scales = [], []
+    for epoch in range(5):
+        # The rate as a step measures it: with the scale of the epoch before.
+        trained = [{"learning_rate": 1.0 * control["scale"][0]}]
+        control, _ = selection.judge(control, chosen, epoch, [{"loss": 1.0}], trained)
+        active.append(control["active"].item())
+        scales.append(control["scale"].item())
+    stopped = active.index(False)
+    assert scales[stopped] < 0.3 <= scales[stopped - 1]
+    assert not any(active[stopped:])

@@ -28,6 +28,7 @@ from conftest import (
 from affectjax import evaluate, train
 from affectjax.data.pipeline import DataConfig, Dataset
 from affectjax.runtime.checkpoints import Checkpoints
+from affectjax.store import Store
 
 TOLERANCE = 1e-5
 
@@ -48,6 +49,14 @@ def restored(workdir, kind="latest"):
     return flat, meta
 
 
+def evaluated(workdir):
+    """Returns params, frozen ones among them, and variables of the best epochs."""
+    store = Store(workdir)
+    model, _ = store.restore_best()
+    store.close()
+    return model["params"], model["variables"]
+
+
 def whole(dataset, role):
     """Returns a part as one unpadded batch."""
     part = dataset.part(role)
@@ -58,7 +67,7 @@ def toy_of(folder, **changes):
     """Returns the task of a config outside of any device axis, and its data."""
     config = toy_config(folder, **changes)
     dataset = Dataset(DataConfig("own", str(folder)))
-    return Toy(config, dataset.spec, dataset.modalities, None), dataset
+    return Toy(config, dataset.inputs, None), dataset
 
 
 # ---- what a run leaves behind -------------------------------------------------------------------
@@ -66,9 +75,11 @@ def toy_of(folder, **changes):
 
 def test_workdir_has_every_file_of_the_contract(finished):
     found = {f.name for f in finished.iterdir()}
-    files = {"config.json", "metrics.jsonl", "standardization.npz"}
+    files = {"config.json", "metrics.jsonl", "inputs.json", "standardization.npz"}
     assert found == files | {"tensorboard", "checkpoints", "eval"}
-    assert {f.name for f in (finished / "checkpoints").iterdir()} == {"best", "latest"}
+    kept = {f.name: any(f.iterdir()) for f in (finished / "checkpoints").iterdir()}
+    # Everything trains here: nothing is frozen.
+    assert kept == {"best": True, "latest": True, "frozen": False}
     evaluated = {str(f.relative_to(finished / "eval")) for f in (finished / "eval").rglob("*")}
     assert evaluated == {"valid.json", "valid.csv", "test.json", "test.csv", "missing.json"}
     for file in finished.rglob("*.json"):
@@ -184,7 +195,8 @@ def test_the_best_epoch_is_evaluated(finished):
     best = min(valid, key=lambda line: line["loss"])
     result = strict((finished / "eval" / "valid.json").read_text())
     assert result["loss"] == best["loss"] and result["war"] == best["war"]
-    assert restored(finished, "best")[1] == {"stage": 0, "epoch": [best["epoch"]]}
+    expected = {"stage": 0, "epoch": [best["epoch"]], "frozen": False}
+    assert restored(finished, "best")[1] == expected
 
 
 def test_a_finished_run_says_so_and_touches_nothing(finished, own, tmp_path, start):
@@ -404,22 +416,32 @@ def test_frozen_parameters_have_no_optimizer_state_and_never_change(staged, own)
     assert [path for path in flat if path.startswith("state/params")] == [
         "state/params/head/kernel"
     ]
-    np.testing.assert_array_equal(flat["frozen/body/kernel"][0], params["body"]["kernel"])
     assert np.abs(flat["state/params/head/kernel"][0] - params["head"]["kernel"]).max() > 1e-3
-    evaluated = restored(staged[1], "best")[0]["params/body/kernel"][0]
-    np.testing.assert_array_equal(evaluated, params["body"]["kernel"])
+    best, _ = evaluated(staged[1])
+    np.testing.assert_array_equal(best["body"]["kernel"][0], params["body"]["kernel"])
+
+
+def test_frozen_parameters_are_written_once_a_stage(staged):
+    both, first = staged
+    for workdir, stages in ((first, ["body"]), (both, ["body", "head"])):
+        folders = sorted(f.name for f in (workdir / "checkpoints" / "frozen").iterdir())
+        assert folders == [str(stage) for stage in range(len(stages))]
+        assert list(restored(workdir, "frozen")[0]) == [f"frozen/{stages[-1]}/kernel"]
+        for kind, at in (("latest", "state/params"), ("best", "params")):
+            flat, meta = restored(workdir, kind)
+            assert meta["frozen"] is True and meta["stage"] == len(stages) - 1
+            assert any(path.startswith(at) for path in flat)
+            assert not [p for p in flat if f"{stages[-1]}/kernel" in p or p.startswith("frozen")]
 
 
 def test_a_stage_starts_from_what_the_best_of_the_last_hands_over(staged):
     both, first = staged
     handed = restored(first, "best")[0]["params/head/kernel"]
     flat, meta = restored(both)
-    assert [path for path in flat if path.startswith("frozen")] == ["frozen/head/kernel"]
-    np.testing.assert_array_equal(flat["frozen/head/kernel"], 2 * handed)
+    np.testing.assert_array_equal(restored(both, "frozen")[0]["frozen/head/kernel"], 2 * handed)
     moments = [path for path in flat if path.startswith("state/opt") and "kernel" in path]
     assert len(moments) == 2 and all("body" in path for path in moments)
-    best = restored(both, "best")[0]
-    np.testing.assert_array_equal(best["params/head/kernel"], 2 * handed)
+    np.testing.assert_array_equal(evaluated(both)[0]["head"]["kernel"], 2 * handed)
     # 29 examples: two epochs of 4 steps of 8, three of 6 steps of 5.
     assert meta["step"] == 2 * 4 + 3 * 6
     where = [(n["stage"], n["epoch"], n["step"]) for n in lines_of(both) if n["split"] == "train"]
@@ -438,7 +460,7 @@ def test_the_stages_draw_from_streams_of_their_own(staged):
 def test_a_stage_may_hand_over_more_parameters(tmp_path, own):
     """UMBEnet's second stage has a pool more, the supramodal system its concepts."""
     result = train.train(two_stages(own, "grow"), tmp_path)
-    assert restored(tmp_path, "best")[0]["params/bias"].shape == (1, len(CLASSES))
+    assert evaluated(tmp_path)[0]["bias"].shape == (1, len(CLASSES))
     again = evaluate.evaluate(tmp_path)
     assert again == result
 

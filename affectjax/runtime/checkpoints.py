@@ -1,9 +1,6 @@
 """Checkpoints through Orbax: written in the background, checked by checksum when read.
 
-    checkpoints/latest/<step>/    everything that a run needs to go on: two of them
-    checkpoints/best/<step>/      params and variables of the best epoch, for evaluation
-
-Every leaf has an axis of seeds; each seed has a best epoch of its own.
+Which ones a run has, and what lies in them, is said in `affectjax.store`.
 """
 
 import functools
@@ -88,6 +85,10 @@ class Checkpoints:
         """Returns the steps that are there, none in a process that does not write."""
         return [] if self._manager is None else sorted(self._manager.all_steps())
 
+    def has(self, step: int) -> bool:
+        """Returns whether a checkpoint of that number is there; true where another saves."""
+        return self._manager is None or step in self._steps()
+
     def wait(self) -> None:
         """Returns when all that was started is on disk."""
         if self._manager is not None:
@@ -98,19 +99,22 @@ class Checkpoints:
         if self._manager is not None:
             self._manager.close()
 
-    def restore(self) -> tuple[Flat, dict[str, Any]] | None:
+    def restore(self, step: int | None = None) -> tuple[Flat, dict[str, Any]] | None:
         """Returns arrays by path and meta of the newest sound checkpoint, None where none is.
 
         A damaged one is named in the log and passed over for the one before. See `fill`.
 
+        Args:
+          step: only that one.
+
         Raises:
           InputError: there are checkpoints, and all are damaged.
         """
-        found = self._newest() if self._manager is not None else None
+        found = self._newest(step) if self._manager is not None else None
         return found if jax.process_count() == 1 else _tell(found)
 
-    def _newest(self) -> tuple[Flat, dict[str, Any]] | None:
-        steps = self._steps()
+    def _newest(self, only: int | None) -> tuple[Flat, dict[str, Any]] | None:
+        steps = [step for step in self._steps() if only in (None, step)]
         for step in reversed(steps):
             try:
                 return self._read(step)

@@ -24,6 +24,7 @@ class OptimConfig:
       plateau_patience: epochs without a better validation loss after which the rate is multiplied
         by `plateau_factor`, 0 for never.
       plateau_factor: see there.
+      stop_rate: a stage ends once the rate that the plateau rule leaves is below this.
       average_decay: a step, of the running average of the parameters that is then what is
         validated, kept and tested; 0 for none. It starts at the initial parameters: use it for
         stages of several times 1 / (1 - average_decay) steps.
@@ -39,6 +40,7 @@ class OptimConfig:
     step_factor: float = 0.1
     plateau_patience: int = 0
     plateau_factor: float = 0.1
+    stop_rate: float = 0.0
     average_decay: float = 0.0
 
     def __post_init__(self):

@@ -19,7 +19,8 @@ Tree = Any
 State = dict[str, Tree]
 Batch = dict[str, Any]
 Pick = Callable[[Tree, Tree], Batch]
-# The measurement by which the others are weighted when an epoch is averaged.
+# The measurement by which the others are weighted when an epoch is averaged: the weight of the
+# batch, or of that part of it which the loss counted, when the loss measures it.
 EXAMPLES = "examples"
 
 
@@ -101,6 +102,7 @@ def train_step(
         (_, (variables, measured)), grads = jax.value_and_grad(objective, has_aux=True)(
             state["params"]
         )
+        examples = lax.psum(measured.pop(EXAMPLES, batch["weight"].sum()), AXIS)
         grads, measured = lax.pmean((grads, measured), AXIS)
         updates, opt = tx.update(grads, state["opt"], state["params"])
         updates = jax.tree.map(lambda u: u * state["scale"], updates)
@@ -108,7 +110,7 @@ def train_step(
             "grad_norm": optax.tree.norm(grads),
             "update_norm": optax.tree.norm(updates),
             "learning_rate": rate(state["step"]) * state["scale"],
-            EXAMPLES: lax.psum(batch["weight"].sum(), AXIS),
+            EXAMPLES: examples,
         }
         new = {
             "params": optax.apply_updates(state["params"], updates),

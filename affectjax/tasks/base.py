@@ -38,8 +38,11 @@ class Stage:
       select: the validation metric by which the best epoch is chosen, "loss", or "last": the last
         epoch, for a stage whose length was chosen before.
       patience: epochs without a better one after which the stage ends, 0 for never.
-      on_end: hand-over of a model's `{"params", "variables"}` to the next stage, which may add or
-        reshape parameters.
+      stop_accuracy: the stage ends after an epoch whose mean of the measurement "accuracy" is at
+        least this, 0 for never.
+      on_epoch: `variables -> variables` at the start of each epoch, None for nothing to do.
+      on_end: hand-over of a model's `{"params", "variables"}`, host side, and its seed to the next
+        stage, which may add or reshape parameters.
     """
 
     name: str
@@ -50,15 +53,25 @@ class Stage:
     select: str
     patience: int = 0
     trains: Callable[[str], bool] = lambda path: True
-    on_end: Callable[[Tree], Tree] = lambda model: model
+    stop_accuracy: float = 0.0
+    on_epoch: Callable[[Tree], Tree] | None = None
+    on_end: Callable[[Tree, int], Tree] = lambda model, seed: model
 
 
 class Task(Protocol):
-    """What `affectjax.tasks.<name>.Task(config, spec, modalities, axis_name)` provides."""
+    """What `affectjax.tasks.<name>.Task(config, inputs, axis_name)` provides.
+
+    Attributes:
+      stages: in their order.
+      spec: what the labels mean.
+      modalities: those that the model sees.
+      pretrained: parameters in place of new ones, those of the model's that came from a file.
+    """
 
     stages: tuple[Stage, ...]
     spec: LabelSpec
     modalities: tuple[str, ...]
+    pretrained: Tree
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         """Returns new params and variables for batches shaped as `batch`."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from affectjax import metrics
-from affectjax.data.labels import LabelSpec
+from affectjax.data.inputs import Features, Inputs
 from affectjax.errors import InputError
 from affectjax.ops import losses
 from affectjax.runtime import configs
@@ -32,24 +32,28 @@ class Task:
     def __init__(
         self,
         config: Mapping[str, Any],
-        spec: LabelSpec,
-        modalities: tuple[str, ...],
+        inputs: Inputs,
         axis_name: str | None,
     ):
         """Builds the model and the stage.
 
         Args:
           config: the whole config.
-          spec: what the labels mean.
-          modalities: those of the data.
+          inputs: what the batches hold: features only.
           axis_name: the mapped axis over which a batch is split, None where it is whole.
 
         Raises:
           InputError: a key that nobody reads, or a value that is not allowed.
         """
-        self.spec, self.axis_name = spec, axis_name
+        self.spec, self.axis_name, self.pretrained = inputs.spec, axis_name, {}
+        for m, kind in inputs.kinds.items():
+            if not isinstance(kind, Features):
+                raise InputError(
+                    f"MCR and MulT read feature sequences, but {m} is {kind.kind}; set "
+                    '"config.data.view" to "sequences"'
+                )
         section = configs.plain(config["model"])
-        self.modalities = _chosen(section.pop("modalities", ()), modalities)
+        self.modalities = _chosen(section.pop("modalities", ()), inputs.modalities)
         self.model = self._model(section, axis_name)
         stages = configs.plain(config["stages"])
         configs.check_keys(stages, ("train",), "config.stages")
