@@ -1,35 +1,50 @@
 """Every variant of every file in configs/ builds its task, and each of its keys is read."""
 
 import copy
+import dataclasses
 import importlib.util
 import itertools
 from pathlib import Path
 
 import jax
 import pytest
-from conftest import CLASSES
+from conftest import CLASSES, CLIP_SIZE
 
+from affectjax.data import inputs, planning, sets
+from affectjax.data.inputs import Features, Frames, Inputs, Text, Waveform
 from affectjax.data.labels import LabelSpec
 from affectjax.data.pipeline import DataConfig
+from affectjax.data.tokens import Tokenizer
 from affectjax.errors import InputError
+from affectjax.modalities import MODALITIES
 from affectjax.runtime import configs
 from affectjax.runtime.parallel import ParallelConfig
-from affectjax.tasks import base
+from affectjax.tasks import base, umbenet
 from affectjax.train import TrainConfig
 
 FOLDER = Path(__file__).parents[1] / "configs"
 SEQUENCES = ("synth", "mosi", "mosei", "iemocap", "own")
+# Their towers are frozen, so they need weights.
+FROZEN = ("dfew", "ferv39k", "mafw")
+CLIPS = ("synth", *FROZEN, "clips", "ravdess", "fer2013", "mosi")
 # File: the variants, and the options that each may have.
 VARIANTS = {
     "mcr": (SEQUENCES, ("aligned", "small")),
     "mult": (SEQUENCES, ("aligned",)),
+    "umbenet": (CLIPS, ("single",)),
 }
 SPECS = {
     "mosi": LabelSpec("score", low=-3, high=3),
     "mosei": LabelSpec("score", low=-3, high=3),
     "iemocap": LabelSpec("binary", ("neutral", "happy", "sad", "angry")),
 }
-MODALITIES = ("text", "audio", "vision")
+# What the clips of a data set have, where it is not all three.
+HAVE = {
+    "dfew": ("audio", "vision"),
+    "ferv39k": ("audio", "vision"),
+    "fer2013": ("vision",),
+}
+SENTENCES = ("Kids are talking by the door.", "What a day!")
 
 
 def module(name):
@@ -48,23 +63,62 @@ def every():
                     yield name, ",".join((variant, *chosen))
 
 
+def spec_of(data):
+    """Returns what the labels mean; of the clips of a published set, what its module says."""
+    spec = SPECS.get(data.name, LabelSpec("class", CLASSES))
+    if data.view == planning.CLIPS and data.name not in ("affect_synth", "clips"):
+        spec = sets.get(data.name).LABELS
+    return spec if data.cut is None else LabelSpec("class", data.classes)
+
+
+def inputs_of(data):
+    """Returns the inputs that the data of a config would give, with nothing on disk."""
+    if data.view == planning.SEQUENCES:
+        kinds = {m: Features(5, 3 + i) for i, m in enumerate(MODALITIES)}
+        return Inputs(kinds, spec_of(data))
+    kinds = {
+        "text": Text(data.tokens),
+        "audio": Waveform(inputs.samples(data.seconds)),
+        "vision": Frames(data.frames, data.image_size),
+    }
+    words = Tokenizer.load(data.tokenizer) if data.tokenizer else Tokenizer.train(SENTENCES)
+    have = HAVE.get(data.name, MODALITIES)
+    return Inputs({m: kinds[m] for m in have}, spec_of(data), tokenizer=words)
+
+
 def build(config):
-    spec = SPECS.get(config["data"]["name"], LabelSpec("class", CLASSES))
-    return base.find(config).Task(config, spec, MODALITIES, None)
+    data = configs.read(DataConfig, config["data"], "config.data")
+    return base.find(config).Task(config, inputs_of(data), None)
+
+
+def given_weights(config, clip_folder):
+    """Returns the config with the weights of a tiny CLIP, and frames as it wants them."""
+    config.model.weights = str(clip_folder)
+    config.data.image_size = CLIP_SIZE
+    return config
+
+
+def get_config(name, argument, request):
+    """Returns the config of a variant, with weights where it cannot be without."""
+    config = module(name).get_config(argument)
+    if name == "umbenet" and argument.split(",")[0] in FROZEN:
+        given_weights(config, request.getfixturevalue("clip_folder"))
+    return config
 
 
 def test_every_file_has_a_row_here():
     assert {f.stem for f in FOLDER.glob("*.py") if f.stem != "__init__"} == set(VARIANTS)
 
 
-@pytest.mark.parametrize(("name", "argument"), list(every()), ids=":".join)
-def test_a_variant_builds(name, argument):
-    config = module(name).get_config(argument)
+@pytest.mark.parametrize(("name", "argument"), list(every()), ids=map(":".join, every()))
+def test_a_variant_builds(name, argument, request):
+    config = get_config(name, argument, request)
     configs.check_top_level(config)
     configs.read(ParallelConfig, config.parallel, "config.parallel")
     configs.read(TrainConfig, config.train, "config.train")
     data = configs.read(DataConfig, config.data, "config.data")
-    assert data.aligned is ("aligned" in argument)
+    if data.view == planning.SEQUENCES:
+        assert data.aligned is ("aligned" in argument)
     task = build(config)
     assert len(task.stages) == len(config.stages) and set(task.modalities) <= set(MODALITIES)
     for stage in task.stages:
@@ -89,10 +143,10 @@ def test_what_is_no_variant_is_refused(name, argument):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_options_change_the_config(name):
     """An option that changes nothing would be a promise that nobody keeps."""
-    _, options = VARIANTS[name]
+    variants, options = VARIANTS[name]
     get_config = module(name).get_config
-    for option in options:
-        plain, chosen = (get_config(a).to_dict() for a in ("own", f"own,{option}"))
+    for variant, option in itertools.product(variants[-1:], options):
+        plain, chosen = (get_config(a).to_dict() for a in (variant, f"{variant},{option}"))
         assert configs.differences(plain, chosen), option
 
 
@@ -121,11 +175,15 @@ def test_every_key_is_read(name):
 def test_another_key_is_refused_with_the_nearest(name, section):
     config = module(name).get_config()
     with config.unlocked():
+        stage = list(config.stages)[-1]
         if section == "model":
             config.model.widht = 3
         else:
-            config.stages.trian = config.stages.train
-    expected = {"model": 'config.model.widht".*"config.model.width', "stages": "trian.*train"}
+            config.stages[f"{stage}s"] = config.stages[stage]
+    expected = {
+        "model": 'config.model.widht".*"config.model.width',
+        "stages": f'config.stages.{stage}s".*"config.stages.{stage}"',
+    }
     with pytest.raises(InputError, match=expected[section]):
         build(config)
 
@@ -162,6 +220,122 @@ def test_a_configs_task_has_outputs_for_its_labels():
         assert task.model.outputs == outputs
 
 
-def test_building_touches_no_device(monkeypatch):
+@pytest.mark.parametrize("name", VARIANTS)
+def test_building_touches_no_device(name, monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda *_: pytest.fail("a device was asked for"))
-    build(module("mcr").get_config())
+    build(module(name).get_config())
+
+
+# ---- UMBEnet ------------------------------------------------------------------------------------
+
+# Variant: the modalities of its data, and how many classes there are, by the papers.
+SHOWN = {
+    "synth": (MODALITIES, len(CLASSES)),
+    "dfew": (("audio", "vision"), 7),
+    "ferv39k": (("audio", "vision"), 7),
+    "mafw": (MODALITIES, 11),
+    "clips": (MODALITIES, len(CLASSES)),
+    "ravdess": (MODALITIES, 8),
+    "fer2013": (("vision",), 7),
+    "mosi": (MODALITIES, 2),
+}
+
+
+@pytest.mark.parametrize("variant", CLIPS)
+def test_an_umbenet_has_a_logit_a_class_for_its_data(variant, request):
+    task = build(get_config("umbenet", variant, request))
+    modalities, classes = SHOWN[variant]
+    batch = task.inputs.zeros(3)
+    made = jax.eval_shape(lambda key: task.init(key, batch), jax.random.key(0))
+    out = jax.eval_shape(lambda made: task.predict(*made, batch), made)
+    assert task.modalities == modalities
+    assert out["logits"].shape == out["probability"].shape == (3, classes)
+
+
+@pytest.mark.parametrize("variant", CLIPS)
+def test_the_single_stage_trains_as_long_as_the_two(variant, request):
+    two = build(get_config("umbenet", variant, request)).stages
+    (single,) = build(get_config("umbenet", f"{variant},single", request)).stages
+    assert [stage.name for stage in two] == ["unimodal", "missing"] and single.name == "missing"
+    assert single.epochs == sum(stage.epochs for stage in two)
+    assert single.batch_size == two[1].batch_size
+
+
+@pytest.mark.parametrize("variant", FROZEN)
+def test_what_the_paper_says_of_training(variant, request):
+    """Batch 16, Adam at 2e-3, times 0.6 after three epochs, to 1e-7 or 80 % of the training set."""
+    for stage in build(get_config("umbenet", variant, request)).stages:
+        assert stage.batch_size == 16
+        rule = dataclasses.asdict(stage.optim)
+        assert (rule["name"], rule["learning_rate"]) == ("adam", 2e-3)
+        assert (rule["plateau_patience"], rule["plateau_factor"]) == (3, 0.6)
+        assert rule["stop_rate"] == 1e-7
+    assert stage.stop_accuracy == 0.8
+
+
+@pytest.mark.parametrize("variant", FROZEN)
+def test_frozen_towers_need_weights(variant):
+    message = r"frozen has text_tower, but weights is empty; give a .*folder with weights"
+    with pytest.raises(InputError, match=message):
+        build(module("umbenet").get_config(variant))
+
+
+@pytest.mark.parametrize("variant", FROZEN)
+def test_with_weights_the_towers_are_theirs_and_do_not_train(variant, clip_folder):
+    task = build(given_weights(module("umbenet").get_config(variant), clip_folder))
+    batch = task.inputs.zeros(2)
+    params = jax.eval_shape(lambda key: task.init(key, batch)[0], jax.random.key(0))
+    assert set(task.pretrained) == {"text_tower", "image_tower"}
+    for name, tree in task.pretrained.items():
+        theirs = jax.tree.map(lambda x: x.shape, tree)
+        assert jax.tree.map(lambda x: x.shape, dict(params[name])) == theirs
+    for stage in task.stages:
+        frozen = {name for name in params if not stage.trains(f"{name}/kernel")}
+        assert frozen == set(task.pretrained)
+
+
+def test_small_images_beside_the_words_of_weights(clip_folder):
+    """`vision` is "conv" there: of the folder, the tower of text alone is used."""
+    config = given_weights(module("umbenet").get_config("clips"), clip_folder)
+    assert config.data.tokenizer == str(clip_folder)
+    assert set(build(config).pretrained) == {"text_tower"}
+
+
+class Noted:
+    """A dataclass whose fields note that somebody asked for them."""
+
+    def __init__(self, cls, monkeypatch):
+        names, self.asked = {field.name for field in dataclasses.fields(cls)}, set()
+
+        def noting(instance, name):
+            self.asked |= {name} & names
+            return object.__getattribute__(instance, name)
+
+        self.fields = names
+        # Its own checks, which ask for much, are not a use.
+        monkeypatch.setattr(cls, "__post_init__", lambda instance: None)
+        monkeypatch.setattr(cls, "__getattribute__", noting, raising=False)
+
+
+def test_every_field_of_umbenet_is_used(monkeypatch, clip_folder):
+    model = Noted(umbenet.ModelConfig, monkeypatch)
+    stage = Noted(umbenet.UMBEnetStage, monkeypatch)
+    changes = (
+        {},
+        {"vision": "clip", "flip": 0.5, "gain_db": 1.0},
+        {"vision": "clip", "weights": str(clip_folder)},
+    )
+    for change in changes:
+        config = module("umbenet").get_config("synth")
+        config.data.image_size = CLIP_SIZE
+        config.model.update(change)
+        task = build(config)
+        batch = task.inputs.zeros(2)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        made = jax.eval_shape(lambda key: task.init(key, batch), key)  # noqa: B023
+        jax.eval_shape(lambda made, key: task.stages[0].loss(*made, batch, key), made, key)  # noqa: B023
+    config.model.update(text="bert", weights="")
+    with pytest.raises(InputError, match=r"bert_weights.* is empty"):
+        build(config)
+    assert model.asked == model.fields
+    assert stage.asked == stage.fields

@@ -24,20 +24,50 @@ LENGTHS = {"text": 5, "audio": 4, "vision": 6}
 VALID = {"text": (5, 3, 4, 0, 0, 0), "audio": (4, 2, 0, 3, 0, 0), "vision": (6, 4, 5, 1, 2, 0)}
 B = 6
 
-NOT_MODELS = {"layers"}
+# Towers, encoders and layers are no models of a batch, and have tests of their own.
+NOT_MODELS = {"assembly", "bert", "clip", "encoders", "layers"}
 FOUND = {m.name for m in pkgutil.iter_modules(affectjax.models.__path__)} - NOT_MODELS
 
 KERNELS = {"text": 3, "audio": 1, "vision": 3}
 SMALL = {"modalities": MODALITIES, "kernels": KERNELS, "width": 8, "heads": 2, "layers": 2}
 
+# Of UMBEnet's text tower, whose feature is as wide as the model; of its prompts and classes.
+TOWER = {"vocab": 9, "length": 9, "width": 6, "layers": 2, "heads": 2, "hidden": 10}
+POOL = {"pool_size": 5, "top_k": 2, "prompt_tokens": 3, "inherent_tokens": 2, "gate_hidden": 4}
+CLASS_TOKENS = ((3, 2), (4, 5, 2))
+
+
+def umbenet_arguments(outputs, modalities, kernels, width, heads, layers):
+    """Returns the arguments of UMBEnet on features: its classes are rows of tokens."""
+    del kernels
+    return {
+        "modalities": modalities,
+        "encoders": dict.fromkeys(modalities, "features"),
+        "text": TOWER | {"projection": width},
+        "sos": 1,
+        "class_tokens": CLASS_TOKENS[:outputs],
+        "heads": heads,
+        "temporal_heads": heads,
+        "sequence_layers": layers,
+        "fusion_layers": layers,
+        "logit_scale": 1.0,
+        **POOL,
+    }
+
+
+# By module, where they are not those of a model of sequences.
+ARGUMENTS = {"umbenet": umbenet_arguments}
+
 # By module: class, and the arguments of the variant whose invariance is checked.
 MODELS = {
     "mcr": ("MCR", {"outputs": 2, **SMALL}),
     "mult": ("MulT", {"outputs": 2, **SMALL}),
+    "umbenet": ("UMBEnet", {"outputs": 2, **SMALL}),
 }
 
 
 def build(module, name, **arguments):
+    arguments = ARGUMENTS.get(module, dict)(**arguments)
     return getattr(importlib.import_module(f"affectjax.models.{module}"), name)(**arguments)
 
 
@@ -68,15 +98,22 @@ def subject(request):
     name, arguments = MODELS[request.param]
     net = build(request.param, name, **arguments)
     batch = batch_of(*inputs_of())
-    params = draw(jax.eval_shape(lambda: net.init(jax.random.key(0), batch, train=False)), 0)
+    shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), batch, train=False))
+    params = draw({"params": shapes.pop("params")}, 0)
+    counts = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
     def loss(params, x, masks):
         drops = {"dropout": jax.random.key(1)}
-        logits, _ = net.apply(params, batch_of(x, masks), train=True, rngs=drops)
+        variables = {**params, **counts}
+        (logits, _), _ = net.apply(
+            variables, batch_of(x, masks), train=True, rngs=drops, mutable=list(counts)
+        )
         return jnp.sum(jnp.sin(logits) * jnp.arange(1, logits.size + 1).reshape(logits.shape))
 
     # Masks are constants of the programs: where they lie is the model's own business.
-    evaluate = quick(lambda p, x, masks: net.apply(p, batch_of(x, masks), train=False))
+    evaluate = quick(
+        lambda p, x, masks: net.apply({**p, **counts}, batch_of(x, masks), train=False)
+    )
     return params, evaluate, quick(jax.value_and_grad(loss, argnums=(0, 1)))
 
 
@@ -224,6 +261,21 @@ def mult(d, layers, lengths, dims, kernels, outputs):
     )
 
 
+def umbenet(d, layers, lengths, dims, kernels, outputs):
+    """Returns the size of UMBEnet on features of the modalities of `lengths`."""
+    dt, hidden = TOWER["width"], TOWER["hidden"]
+    block = norm(d) + attention(d) + feed(d)
+    encoders = sum(linear(dims[m], d) + layers * block + norm(d) for m in lengths)
+    fusion = len(lengths) * d + layers * block
+    tower = TOWER["layers"] * (
+        2 * norm(dt) + attention(dt) + linear(dt, hidden) + linear(hidden, dt)
+    )
+    tower += (TOWER["vocab"] + TOWER["length"]) * dt + norm(dt) + dt * d
+    pool = POOL["pool_size"] * (d + POOL["prompt_tokens"] * dt)
+    gates = linear(dt, POOL["gate_hidden"]) + linear(POOL["gate_hidden"], 1)
+    return encoders + fusion + tower + pool + gates + POOL["inherent_tokens"] * dt
+
+
 ALIGNED = {"text": 50, "audio": 50, "vision": 50}
 UNALIGNED = {"text": 50, "audio": 375, "vision": 500}
 PAPER = {"text": 300, "audio": 74, "vision": 35}
@@ -245,11 +297,13 @@ COUNTS = {
     "mult mosi": ("mult", 40, 10, 4, UNALIGNED, PAPER, K333, 1, 1_573_321),
     "mult mosei": ("mult", 40, 8, 4, UNALIGNED, PAPER, K333, 1, 1_573_321),
     "mult iemocap": ("mult", 40, 10, 4, UNALIGNED, PAPER, K335, 8, 1_580_928),
+    "umbenet small": ("umbenet", 8, 2, 2, LENGTHS, DIMS, KERNELS, 2, 8_215),
+    "umbenet small, two": ("umbenet", 8, 2, 1, {"text": 5, "vision": 4}, DIMS, KERNELS, 2, 3_783),
     "mult published size": (
         "mult", 30, 10, 4, UNALIGNED, PAPER, dict.fromkeys(K333, 1), 1, 874_651,
     ),
 }  # fmt: skip
-BY_HAND = {"mcr": mcr, "mult": mult}
+BY_HAND = {"mcr": mcr, "mult": mult, "umbenet": umbenet}
 
 
 @pytest.mark.parametrize("module", sorted(FOUND))
@@ -275,7 +329,7 @@ def test_exact_size(row):
     batch = {
         m: {"x": jnp.zeros((1, n, dims[m])), "mask": jnp.ones((1, n), bool)}
         for m, n in lengths.items()
-    }
+    } | {"present": dict.fromkeys(lengths, jnp.ones(1, bool))}
     shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), batch, train=False)["params"])
     expected = BY_HAND[module](width, depth, lengths, dims, kernels, outputs)
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == expected

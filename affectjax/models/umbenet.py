@@ -1,0 +1,377 @@
+"""UMBEnet: clips in which any modality may be missing, read through a pool of prompts.
+
+Source: SPEC section 1; Mai et al. 2024, sections 3.1 to 3.4.
+Letters: B examples, M modalities, T steps, D features, N prompts of the pool, k chosen ones, L
+tokens of a prompt, Dt width of the text tower, C classes, S tokens of a class name.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from affectjax.errors import InputError
+from affectjax.models.bert import Bert
+from affectjax.models.clip import ImageTower, TextTower, check_heads
+from affectjax.models.encoders import AudioConv, FrameHead, ImageConv, SequenceEncoder, encode
+from affectjax.ops import masking, prompts
+
+POOL = "pool"
+ENCODERS = {
+    "text": ("clip", "bert", "features"),
+    "audio": ("conv", "features"),
+    "vision": ("clip", "conv", "features"),
+}
+QUERY_MAPS = ("identity", "linear", "mlp")
+TOWERS = ("text_tower", "image_tower", "bert_tower")
+small = nn.initializers.normal(0.02)
+
+
+class Fusion(nn.Module):
+    """Adaptive fusion: one token a modality, attended to where it is present (eq. 2 and 3)."""
+
+    modalities: int
+    width: int
+    layers: int
+    heads: int
+    dropout: float = 0.0
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, present: jax.Array, *, train: bool) -> jax.Array:
+        """Maps `[B, M, D]` and `present` `[B, M]` to `[B, D]` of length 1 (0 where none is)."""
+        table = self.param("embedding", small, (self.modalities, self.width))
+        x = masking.zero_masked(tokens + table, present)
+        x = encode(self, "layers", x, present, train=train)
+        return normalize(masking.masked_mean(x, present))
+
+
+class Pool(nn.Module):
+    """The prompt pool (eq. 4 to 9), and the counts of what it was asked for.
+
+    Variables of the collection `pool`, summed over devices: `total` `[N]`, activations in training
+    since the stage began; `epoch` `[M + 1, N]`, those since the epoch began, by the one modality
+    that an example showed, or in the last row when it showed several; `served` `[M + 1, N]`, the
+    counts at the end of the stage before; `turn`, the steps taken.
+    """
+
+    size: int
+    length: int
+    width: int
+    keys: int
+    modalities: int
+    top_k: int
+    query_map: str
+    penalty: float
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(
+        self, fused: jax.Array, present: jax.Array, weight: jax.Array, *, train: bool
+    ) -> dict[str, jax.Array]:
+        """Returns `values` `[B, k, L, Dt]`, `index` and `similarity` `[B, k]`, `pull` `[B]`.
+
+        Args:
+          fused: `[B, D]`.
+          present: `[B, M]` bool.
+          weight: `[B]`, 0 on rows that do not count.
+          train: whether to count activations, and to penalise those chosen often.
+        """
+        keys = self.param("keys", small, (self.size, self.keys))
+        values = self.param("values", small, (self.size, self.length, self.width))
+        total = self.variable(POOL, "total", jnp.zeros, (self.size,))
+        epoch = self.variable(POOL, "epoch", jnp.zeros, (self.modalities + 1, self.size))
+        self.variable(POOL, "served", jnp.zeros, (self.modalities + 1, self.size))
+        self.variable(POOL, "turn", jnp.zeros, (), jnp.int32)
+        query = self._query(fused)
+        penalty = prompts.usage_penalty(total.value, self.penalty) if train else None
+        chosen, index, similarity = prompts.retrieve(query, keys, values, self.top_k, penalty)
+        if train and not self.is_initializing():
+            row = jnp.where(present.sum(-1) == 1, jnp.argmax(present, -1), self.modalities)
+            of_row = jax.nn.one_hot(row, self.modalities + 1) * (weight > 0)[:, None]
+            used = jax.nn.one_hot(index, self.size).sum(1)
+            counts = of_row.T @ used
+            if self.axis_name is not None:
+                counts = lax.psum(counts, self.axis_name)
+            total.value += counts.sum(0)
+            epoch.value += counts
+        pull = prompts.pull_loss(query, keys, index)
+        return {"values": chosen, "index": index, "similarity": similarity, "pull": pull}
+
+    def _query(self, fused: jax.Array) -> jax.Array:
+        """Returns the query `[B, D]` of a fused feature: a selectable mapping (section 3.2)."""
+        if self.query_map == "identity":
+            return fused
+        if self.query_map == "mlp":
+            fused = nn.relu(nn.Dense(self.keys, name="query_hidden")(fused))
+        return nn.Dense(self.keys, name="query")(fused)
+
+
+class SparseFusion(nn.Module):
+    """Sparse feature fusion: the k prompts, a gate a token, become one (eq. 10 to 12)."""
+
+    hidden: int
+
+    @nn.compact
+    def __call__(self, values: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Maps `[B, k, L, Dt]` to `[B, L, Dt]`, the gates `[B, k, L, 1]` and `sum |W1|`."""
+        w1 = self.param("w1", nn.initializers.lecun_normal(), (values.shape[-1], self.hidden))
+        b1 = self.param("b1", nn.initializers.zeros, (self.hidden,))
+        w2 = self.param("w2", nn.initializers.lecun_normal(), (self.hidden, 1))
+        b2 = self.param("b2", nn.initializers.zeros, (1,))
+        gates = prompts.sparse_gates(values, w1, b1, w2, b2)
+        return prompts.sparse_fuse(values, gates), gates, prompts.l1(w1)
+
+
+class UMBEnet(nn.Module):
+    """The whole network.
+
+    Attributes:
+      modalities: those used, in house order.
+      encoders: by modality, one of `ENCODERS`.
+      text: the arguments of `TextTower`; its projection is D.
+      image: the arguments of `ImageTower` or `ImageConv`, None where no raw frames come.
+      bert: the arguments of `Bert`, None where no tokens for it come.
+      sos: the number of the token before everything.
+      class_tokens: by class, the tokens after the prompts: name, full stop, end.
+      mean, std: of the pixels, from 0 to 1.
+      frames: the most there are in a clip.
+      temporal_layers, temporal_heads: of the transformer over frames.
+      sequence_layers: of the transformer over precomputed features.
+      fusion_layers, heads: of the transformers that are not the towers.
+      pool_size, prompt_tokens, inherent_tokens, top_k, query_map, usage_penalty: see `Pool`.
+      gate_hidden: see `SparseFusion`.
+      logit_scale: of the cosines.
+      dropout: in the transformers that are not towers, and on features.
+      skip_absent: do not run an encoder where no example of the batch on this device has the
+        modality.
+      axis_name: the mapped axis over which a batch is split, None where it is whole.
+    """
+
+    modalities: tuple[str, ...]
+    encoders: Mapping[str, str]
+    text: Mapping[str, Any]
+    sos: int
+    class_tokens: tuple[tuple[int, ...], ...]
+    image: Mapping[str, Any] | None = None
+    bert: Mapping[str, Any] | None = None
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.25, 0.25, 0.25)
+    frames: int = 16
+    temporal_layers: int = 12
+    temporal_heads: int = 8
+    sequence_layers: int = 1
+    fusion_layers: int = 1
+    heads: int = 8
+    pool_size: int = 32
+    prompt_tokens: int = 32
+    inherent_tokens: int = 32
+    top_k: int = 5
+    query_map: str = "identity"
+    usage_penalty: float = 0.0
+    gate_hidden: int = 128
+    logit_scale: float = 100.0
+    dropout: float = 0.0
+    skip_absent: bool = True
+    axis_name: str | None = None
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.text["projection"]
+
+    def setup(self):
+        """Makes the parts; raises InputError for values that are not allowed."""
+        for m in self.modalities:
+            if self.encoders[m] not in ENCODERS[m]:
+                raise InputError(
+                    f'"config.model.{m}" is {self.encoders[m]!r}; allowed: {", ".join(ENCODERS[m])}'
+                )
+        if self.query_map not in QUERY_MAPS or not 0 < self.top_k <= self.pool_size:
+            raise InputError(
+                f'"config.model" has query_map {self.query_map!r} and top_k {self.top_k}; allowed: '
+                f"{', '.join(QUERY_MAPS)}, and 1 to pool_size ({self.pool_size})"
+            )
+        check_heads(self.width, self.heads)
+        check_heads(self.width, self.temporal_heads)
+        common = {"dropout": self.dropout, "axis_name": self.axis_name}
+        sequence = {
+            "width": self.width,
+            "layers": self.sequence_layers,
+            "heads": self.heads,
+            **common,
+        }
+        self.text_tower = TextTower(**self.text)
+        kind = {m: self.encoders[m] for m in self.modalities}
+        if kind.get("text") == "bert" and self.bert is not None:
+            self.bert_tower = Bert(**self.bert)
+        if kind.get("text") in ("clip", "bert"):
+            self.text_dense = nn.Dense(self.width)
+        if kind.get("vision") in ("clip", "conv"):
+            if self.image is not None:
+                tower = ImageTower if kind["vision"] == "clip" else ImageConv
+                self.image_tower = tower(**self.image)
+            self.frame_head = FrameHead(
+                self.frames, self.width, self.temporal_layers, self.temporal_heads, **common
+            )
+        if kind.get("audio") == "conv":
+            self.audio_conv = AudioConv(self.width, **common)
+        self.sequence = {
+            m: SequenceEncoder(**sequence, name=f"{m}_features")
+            for m, encoder in kind.items()
+            if encoder == "features"
+        }
+        self.fusion = Fusion(
+            len(self.modalities), self.width, self.fusion_layers, self.heads, **common
+        )
+        self.pool = Pool(
+            size=self.pool_size,
+            length=self.prompt_tokens,
+            width=self.text["width"],
+            keys=self.width,
+            modalities=len(self.modalities),
+            top_k=self.top_k,
+            query_map=self.query_map,
+            penalty=self.usage_penalty,
+            axis_name=self.axis_name,
+        )
+        self.sparse = SparseFusion(self.gate_hidden)
+        self.inherent = self.param("inherent", small, (self.inherent_tokens, self.text["width"]))
+
+    def __call__(
+        self, batch: Mapping[str, Any], *, train: bool
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Returns logits `[B, C]` and what led to them.
+
+        Args:
+          batch: by modality `x` and `mask`, and `present`; frames and text may also come as what
+            a frozen tower gave for them, `[B, T, D]`.
+          train: whether to drop, and to count activations.
+
+        Returns:
+          The logits, and `feature/<modality>` `[B, D]`, `fused` `[B, D]`, `prompt_index` and
+          `prompt_similarity` `[B, k]`, `gates` `[B, k, L, 1]`, `class_feature` `[B, C, D]`,
+          `pull` `[B]`, `l1` scalar.
+        """
+        present = jnp.stack([batch["present"][m] for m in self.modalities], axis=1)
+        features = {m: self._feature(m, batch, train) for m in self.modalities}
+        fused = self.fusion(
+            jnp.stack([features[m] for m in self.modalities], axis=1), present, train=train
+        )
+        weight = batch.get("weight", jnp.ones(len(present)))
+        found = self.pool(fused, present, weight, train=train)
+        merged, gates, l1 = self.sparse(found["values"])
+        classes = normalize(self._classes(merged))
+        logits = self.logit_scale * jnp.einsum("bd,bcd->bc", fused, classes)
+        out = {f"feature/{m}": feature for m, feature in features.items()}
+        return logits, out | {
+            "fused": fused,
+            "prompt_index": found["index"],
+            "prompt_similarity": found["similarity"],
+            "gates": gates,
+            "class_feature": classes,
+            "pull": found["pull"],
+            "l1": l1,
+        }
+
+    def _classes(self, merged: jax.Array) -> jax.Array:
+        """Returns `[B, C, D]`: the text tower on `[SOS][P'][inherent][class]` (eq. 14).
+
+        Here the tower is frozen also where it trains as the encoder of text: trained from both
+        sides it soon gives all classes the same feature, and learning stands still.
+        """
+        batch = (len(merged),)
+        start = lax.stop_gradient(self.text_tower.embed(jnp.full((*batch, 1), self.sos)))
+        inherent = jnp.broadcast_to(self.inherent, (*batch, *self.inherent.shape))
+        prefix = jnp.concatenate([start, merged, inherent], axis=1)
+        tokens, mask = pad_tokens(self.class_tokens)
+        if self.is_initializing():
+            return self.text_tower.class_prompts(prefix, tokens, mask)
+        frozen = lax.stop_gradient(self.text_tower.variables)
+        tower = TextTower(**self.text, parent=None)
+        return tower.apply(frozen, prefix, tokens, mask, method="class_prompts")
+
+    def _feature(self, m: str, batch: Mapping[str, Any], train: bool) -> jax.Array:
+        """Returns one modality's feature `[B, D]`, zeros where it is absent."""
+        present, x, mask = batch["present"][m], batch[m]["x"], batch[m]["mask"]
+        mask = mask & present[:, None]
+
+        def run(model, x, mask):
+            return getattr(model, f"_{m}")(x, mask, train).astype(jnp.float32)
+
+        def nothing(model, x, mask):
+            return jnp.zeros((len(x), model.width), jnp.float32)
+
+        if not self.skip_absent or self.is_initializing():
+            feature = run(self, x, mask)
+        else:
+            feature = nn.cond(present.any(), run, nothing, self, x, mask)
+        return jnp.where(present[:, None], feature, 0)
+
+    def _text(self, x: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
+        """Returns the feature of tokens `[B, T]`, or of what is encoded already, `[B, T, D]`."""
+        if self.encoders["text"] == "features":
+            return self.sequence["text"](x, mask, train=train)
+        if jnp.issubdtype(x.dtype, jnp.floating):
+            return self.text_dense(masking.masked_mean(x, mask))
+        tower = self.text_tower if self.encoders["text"] == "clip" else self.bert_tower
+        return self.text_dense(tower(x, mask)[0])
+
+    def _audio(self, x: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
+        """Returns the feature of a waveform `[B, S]`, or of a sequence `[B, T, D_a]`."""
+        if self.encoders["audio"] == "features":
+            return self.sequence["audio"](x, mask, train=train)
+        return self.audio_conv(x, mask, train=train)
+
+    def _vision(self, x: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
+        """Returns the feature of frames `[B, T, H, W, 3]`, or of a sequence `[B, T, D_v]`."""
+        if self.encoders["vision"] == "features":
+            return self.sequence["vision"](x, mask, train=train)
+        if x.ndim == 5:
+            x = self.frame_features(x)
+        return self.frame_head(masking.zero_masked(x, mask), mask, train=train)
+
+    def frame_features(self, frames: jax.Array) -> jax.Array:
+        """Returns the tower's `[B, T, D]` of frames `[B, T, H, W, 3]` in [0, 255]."""
+
+        def tower(images: jax.Array) -> jax.Array:
+            seen = self.image_tower(images)
+            return seen[0] if isinstance(seen, tuple) else seen
+
+        return encode_frames(tower, frames, self.mean, self.std)
+
+
+def encode_frames(
+    tower: Callable[[jax.Array], jax.Array],
+    frames: jax.Array,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> jax.Array:
+    """Returns what a tower gives for each frame, `[B, T, D]`.
+
+    Args:
+      tower: maps images `[B T, H, W, 3]` to `[B T, D]`.
+      frames: `[B, T, H, W, 3]` in [0, 255].
+      mean: of the pixels from 0 to 1, red, green and blue.
+      std: their deviation.
+    """
+    flat = frames.reshape(-1, *frames.shape[2:]).astype(jnp.float32)
+    flat = (flat / 255.0 - jnp.array(mean)) / jnp.array(std)
+    return tower(flat).reshape(*frames.shape[:2], -1)
+
+
+def normalize(x: jax.Array) -> jax.Array:
+    """Returns `x` `[..., D]` scaled to length 1; zeros stay zeros, with finite gradients."""
+    return x * lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-12))
+
+
+def pad_tokens(rows: tuple[tuple[int, ...], ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns tokens `[C, S]` int32, padded with 0, and their mask `[C, S]`."""
+    longest = max(map(len, rows))
+    tokens = np.array([[*row, *[0] * (longest - len(row))] for row in rows], np.int32)
+    mask = np.array([[i < len(row) for i in range(longest)] for row in rows])
+    return tokens, mask
