@@ -1,5 +1,6 @@
 """Bad input on the command line: one clear sentence, exit code 2, nothing half written."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -60,6 +61,26 @@ BAD = {
         ["--config.data.valid=dev"],
         ["config.data.valid", "dev", "train, valid, test"],
     ),
+    "no such view": (["--config.data.view=videos"], ["view is 'videos'", "sequences, clips"]),
+    "a view that the set lacks": (
+        ["--config.data.view=clips"],
+        ["data set own has no view 'clips'", "sequences"],
+    ),
+    "no folds": (["--config.data.fold=3"], ["config.data.fold", "'3'", "no folds"]),
+    "a threshold of classes": (
+        ["--config.data.threshold=0.5"],
+        ["config.data.threshold", "of kind 'class'"],
+    ),
+    "no such class": (
+        ["--config.data.without=('angy',)"],
+        ["config.data.without", "angy", "angry, glad, sad"],
+    ),
+    "no such modality": (["--config.data.modalities=('smell',)"], ["'smell' is no modality"]),
+    "no such pattern": (
+        ["--config.data.missing_pattern=smell", "--config.data.missing_rate=0.5"],
+        ["'smell'", "random, text", "text+audio+vision"],
+    ),
+    "half a protocol": (["--config.data.missing_rate=0.5"], ["missing_pattern", "missing_rate"]),
     "no such task": (["--config.task=mrc"], ["config.task", "mrc", "mcr"]),
     "no processes": (["--config.parallel.processes=2"], ["coordinator"]),
     "unknown key": (["--config.optim.lerning_rate=1"], ["lerning_rate", "learning_rate"]),
@@ -89,6 +110,13 @@ def test_a_modality_that_the_data_lacks(start, scores, tmp_path):
     )
     refused(child, "config.model.modalities", "vision", "text, audio")
     assert not workdir.exists()
+
+
+@pytest.mark.parametrize("name", ["dfew", "mafw", "ferv39k", "clips"])
+def test_clips_that_are_not_there(main, name, tmp_path):
+    (tmp_path / "raw").mkdir()
+    flags = [f"--config.data.name={name}", "--config.data.view=clips"]
+    refused(main(*flags, f"--config.data.dir={tmp_path / 'raw'}"), str(tmp_path / "raw"), name)
 
 
 def test_an_empty_split(main, tmp_path):
@@ -188,6 +216,71 @@ def test_evaluation_with_and_without_the_config(start, own, finished, tmp_path):
     for name in ("test.json", "test.csv", "valid.json", "valid.csv", "missing.json"):
         ours, theirs = (tmp_path / "run" / "eval" / name, finished / "eval" / name)
         assert ours.read_bytes() == theirs.read_bytes()
+
+
+TOWERS = {
+    "no weights": (["--features=clip"], ["--weights is needed with --features"]),
+    "no features": (["--frames=4"], ["--frames is of --features, which is not there"]),
+    "no such features": (["--features=vit", "--weights=x"], ["features", "vit", "clip|bert"]),
+    "no frames": (["--features=clip", "--weights=x", "--frames=0"], ["frames is 0"]),
+    "of sequences": (
+        ["--features=clip", "--weights=x", "--view=sequences"],
+        ["--features is of clips"],
+    ),
+    "only a look": (["--features=clip", "--weights=x", "--doctor"], ["--features is of clips"]),
+    "no folder": (
+        ["--features=clip", "--weights=nowhere/at/all"],
+        ["nowhere/at/all is no Hugging Face folder"],
+    ),
+    "another architecture": (
+        ["--features=bert", "--weights={clip}"],
+        ["architecture CLIPModel", "BertModel"],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    """A table of one's own clips that have words alone, some rows of no use."""
+    folder = tmp_path_factory.mktemp("words")
+    rows = [f"c{i},{split},glad,,hm {i}" for i, split in enumerate(("train", "valid", "test"))]
+    rows += ["file,train,glad,none.mp4,", "label,train,angry,,hm", "nothing,train,glad,,"]
+    (folder / "clips.csv").write_text("\n".join(["id,split,label,video,text", *rows]) + "\n")
+    said = {"kind": "class", "classes": ["glad", "sad"]}
+    (folder / "labels.json").write_text(json.dumps(said))
+    return folder
+
+
+@pytest.mark.parametrize(("flags", "parts"), TOWERS.values(), ids=TOWERS.keys())
+def test_bad_flags_of_towers(start, words, clip_folder, tmp_path, flags, parts):
+    flags = [flag.format(clip=clip_folder) for flag in flags]
+    common = ["--dataset=clips", f"--raw_dir={words}", f"--data_dir={tmp_path / 'data'}"]
+    refused(start("prepare", *common, *flags), *parts)
+    # The clips themselves may stand there; of features there is nothing.
+    assert list((tmp_path / "data").glob("clips/encoded*")) == []
+
+
+def test_towers_on_the_command_line(start, words, clip_folder, tmp_path):
+    flags = [f"--data_dir={tmp_path}", "--features=clip", f"--weights={clip_folder}", "--tokens=9"]
+    child = start("prepare", "--dataset=clips", f"--raw_dir={words}", *flags)
+    code, out, said = child.wait()
+    assert code == 0, said
+    folder = tmp_path / "clips" / "encoded-clip" / "1.0.0"
+    assert out.strip() == str(folder) and "Traceback" not in said
+    card = json.loads((folder / "affectjax.json").read_text())
+    assert card["inputs"]["text"]["tokens"] == 9 and card["splits"]["train"] == 1
+    # What was of no use was left out before, and is counted and listed.
+    reasons = {skipped["id"]: skipped["reason"] for skipped in card["skipped"]}
+    assert reasons == {
+        "file": "video none.mp4 is not there",
+        "label": "label 'angry' is not one of glad, sad or its number 0 to 1",
+        "nothing": "has no video, no audio and no text",
+    }
+    # Prepared clips will do for raw ones, and what is there is found.
+    child = start(
+        "prepare", "--dataset=clips", f"--raw_dir={folder.parents[1] / 'clips'}/1.0.0", *flags
+    )
+    assert child.wait()[:2] == (0, out)
 
 
 def test_report_says_the_same_as_the_function(start, finished, tmp_path):
