@@ -320,6 +320,17 @@ def test_other_engines_and_devices_agree(other, more):
 # ---- seeds --------------------------------------------------------------------------------------
 
 
+def learnt(path, x):
+    """Returns what of a parameter has a gradient: all but the biases of keys.
+
+    Those add the same to every score of a row, which a softmax does not see: their gradient is
+    rounding alone, which Adam blows up to steps of any size.
+    """
+    if path.endswith("/key/bias"):
+        return x[..., :0]
+    return x[..., x.shape[-1] // 2 :] if path.endswith("/key_value/bias") else x
+
+
 def check_seed(folder, seed):
     """Compares one of the models that were trained together with its own run."""
     place, together = SEEDS.index(seed), folder / "seeds"
@@ -328,7 +339,8 @@ def check_seed(folder, seed):
     assert_close_lines(ours, lines_of(alone), TOLERANCE)
     flat = restored(together, "best")[0]
     for path, x in restored(alone, "best")[0].items():
-        np.testing.assert_allclose(flat[path][place], x[0], atol=TOLERANCE, err_msg=path)
+        a, b = learnt(path, flat[path][place]), learnt(path, x[0])
+        np.testing.assert_allclose(a, b, atol=TOLERANCE, err_msg=path)
     for name, count in pool_of(alone).items():
         np.testing.assert_array_equal(count, pool_of(together, place)[name], err_msg=name)
 
