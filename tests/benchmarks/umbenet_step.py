@@ -11,13 +11,13 @@ lies on the device already. The trainable parameters of both are counted and mus
 CPUs multiply in bfloat16: there, `--dtype=float32` is the fairer comparison.
 
 The matrix products of the step, counted by hand, one multiply-add being two operations. A layer of
-width d over t tokens is 24 t d^2 + 4 t^2 d. Of a batch of 16:
+width d over t tokens is 24 t d^2 + 4 t^2 d. Of a batch of 16, all passes together:
 
-    frames    256 of 12 layers, t = 50, d = 768, and 49 patches of 3072 numbers     2.26 T, forward
-    text      16 of 12 layers, t = 77, d = 512                                      0.10 T, forward
-    prompts   16 of 12 layers, t = 65 + 7 * 3, d = 512; no gradient of weights      0.21 T, twice
-    temporal  16 of 12 layers, t = 16, d = 512                                      0.06 T, thrice
-    sound     16 of six convolutions over 16000, 3200, 640, 128, 26 and 6 steps     0.01 T, thrice
+    frames    256 of 12 layers, t = 50, d = 768, and 49 patches of 3072 numbers     2.26 T, one
+    text      16 of 12 layers, t = 77, d = 512                                      0.10 T, one
+    prompts   16 of 12 layers, t = 65 + 7 * 3, d = 512; no gradient of weights      0.21 T, two
+    temporal  16 of 12 layers, t = 16, d = 512                                      0.06 T, three
+    sound     16 of six convolutions over 16000, 3200, 640, 128, 26 and 6 steps     0.01 T, three
 
 about 2.6 T in all; fusion, pool and gates are thousandths of it. XLA's own count is printed beside:
 it counts the body of a loop once, and the layers of a tower are a loop.
@@ -208,7 +208,7 @@ def jax_step(s: Sizes, task: Task, batch):
 def peak(n: int) -> float:
     """Returns operations a second of bfloat16 products of `[n, n]` matrices, the best of five."""
     x = jnp.full((n, n), 1 / n, jnp.bfloat16)
-    chain = jax.jit(lambda x: jax.lax.fori_loop(0, 10, lambda _, y: (y @ x) * 1.0, x))
+    chain = jax.jit(lambda x: jax.lax.fori_loop(0, 10, lambda _, y: y @ x, x))
     chain(x).block_until_ready()
     return 10 * 2 * n**3 / min(timed(lambda: chain(x).block_until_ready()) for _ in range(5))
 
