@@ -203,4 +203,12 @@ def test_set_module():
     assert LabelSpec(kind="class", classes=sentences.CLASSES) == affect_synth.LABELS
     assert re.match(affect_synth.GROUP, "train_s03_0007").group(1) == "s03"
     with pytest.raises(InputError, match="sequences"):
-        affect_synth.generate("clips", 0)
+        affect_synth.generate("unpaired", 0)
+
+
+def test_both_views_show_the_same_examples():
+    clips = list(affect_synth.generate("clips", 0, count=3)["valid"])
+    whole = views.sequences(0).splits["valid"]
+    assert [clip.id for clip in clips] == list(whole.ids[:3])
+    assert [clip.label for clip in clips] == whole.label[:3].tolist()
+    assert clips[0].frames.shape == (16, 64, 64, 3) and clips[0].waveform.shape == (24000,)
