@@ -27,16 +27,16 @@ from affectjax.data.builders import clips as builder
 from affectjax.data.inputs import Frames, Inputs, Text
 from affectjax.data.planning import CLIPS, Plan
 from affectjax.data.prepared import Prepared
-from affectjax.data.records import Source, stored
+from affectjax.data.records import Source, packed, stored
 from affectjax.data.tokens import Tokenizer
 from affectjax.errors import InputError
+from affectjax.models.assembly import DTYPES
 from affectjax.models.bert import Bert
 from affectjax.models.clip import ImageTower, TextTower
 from affectjax.models.umbenet import encode_frames
 
 # By kind of features, the modalities that they are made of.
 FEATURES = {"clip": ("text", "vision"), "bert": ("text",)}
-DTYPES = ("float32", "bfloat16")
 # Images, and texts where there are no images, that a tower takes at once.
 _IMAGES, _TEXTS = 64, 32
 _THREADS = 2
@@ -339,8 +339,7 @@ def _example(
         if m in made:
             example[m] = made[m]
         elif kind == "frames":
-            example[m] = np.frombuffer(b"".join(record[m]), np.uint8)
-            example[f"{m}_sizes"] = np.array([len(image) for image in record[m]], np.int32)
+            example |= packed(m, record[m])
         else:
             example[m] = record[m]
     return example

@@ -247,7 +247,7 @@ class Trainer:
     def _run_stage(self, stage: Stage, preemption: Preemption) -> None:
         """Runs the epochs of a stage that are left."""
         feed = Feed(self.dataset, self.engine, stage.batch_size)
-        run_chunk = self._compile(stage, feed)
+        run_chunk, on_epoch = self._compile(stage, feed), self._on_epoch(stage)
         bar = tqdm.tqdm(
             desc=stage.name,
             initial=self.done["epoch"],
@@ -259,6 +259,8 @@ class Trainer:
         while not self._over(stage):
             rows = following.result()
             following = self._shuffle(feed, self.done["epoch"] + 1)
+            if self.done["stream"] is None:
+                self.state |= {"variables": on_epoch(self.state["variables"])}
             series = self._run_epoch(stage, run_chunk, feed, rows, preemption)
             self.done["step"] += rows.shape[1]
             bar.set_postfix_str(self._end_epoch(stage, series), refresh=False)
@@ -287,12 +289,12 @@ class Trainer:
         per_epoch = -(-len(self.dataset.part("train")) // stage.batch_size)
         return optim.schedule(stage.optim, stage.epochs, per_epoch)
 
-    def _forget(self, stage: Stage) -> None:
-        """Lets the stage change its variables at the start of an epoch."""
-        if stage.on_epoch is not None and self.done["stream"] is None:
-            change = parallel.over_seeds(stage.on_epoch, len(self.seeds), (0,))
-            changed = self.engine.compile(change, (None,))(self.state["variables"])
-            self.state |= {"variables": changed}
+    def _on_epoch(self, stage: Stage) -> Callable[[Tree], Tree]:
+        """Returns what the stage does to the variables at the start of an epoch."""
+        if stage.on_epoch is None:
+            return lambda variables: variables
+        change = parallel.over_seeds(stage.on_epoch, len(self.seeds), (0,))
+        return self.engine.compile(change, (None,))
 
     def _compile(self, stage: Stage, feed: Feed) -> Callable[..., Any]:
         """Returns the scan over steps, for all models and devices."""
@@ -325,7 +327,6 @@ class Trainer:
         series = [{k: np.array(v) for k, v in self.done["series"].items()}]
         count = len(next(iter(self.done["series"].values()), [[]])[0])
         chunks: list[Tree] = []
-        self._forget(stage)
         stream, inputs = self._inputs(feed, self.engine.mine(rows))
         for xs in inputs:
             self.state, measured = run_chunk(self.state, self.frozen, feed.data, xs)

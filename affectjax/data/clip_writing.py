@@ -23,9 +23,9 @@ from affectjax.data import faces, inputs, media, readers, writing
 from affectjax.data.builders import clips as builder
 from affectjax.data.clip_planning import ClipPlan, Storage
 from affectjax.data.clips import SAMPLE_RATE, Clip
-from affectjax.data.labels import LabelSpec, parse
+from affectjax.data.labels import parse
 from affectjax.data.planning import CLIPS
-from affectjax.data.records import stored
+from affectjax.data.records import packed, stored
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 
@@ -93,7 +93,7 @@ def write(
         kinds=KINDS,
         widths={},
         dtypes={},
-        label=_no_label(plan.spec),
+        label=plan.spec.blank(),
         splits={stored(s): functools.partial(tally.examples, s, c) for s, c in splits.items()},
     )
     for split, rows in tally.rows.items():
@@ -176,8 +176,7 @@ class _Tally:
             "label": label,
             "transcript": text,
             "has_transcript": bool(text),
-            "vision": np.frombuffer(b"".join(found.frames), np.uint8),
-            "vision_sizes": np.array([len(image) for image in found.frames], np.int32),
+            **packed("vision", found.frames),
             "audio": found.sound,
         }
         there = {"text": text, "audio": len(found.sound), "vision": found.frames}
@@ -288,8 +287,3 @@ def _sound(clip: Clip) -> np.ndarray:
     if sound is None and file is not None:
         sound = media.audio(file)
     return inputs.quantize(np.zeros(0) if sound is None else sound)
-
-
-def _no_label(spec: LabelSpec) -> np.ndarray:
-    columns = (len(spec.classes),) if spec.kind == "binary" else ()
-    return np.zeros(columns, np.float32 if spec.kind == "score" else np.int32)

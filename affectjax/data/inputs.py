@@ -186,9 +186,7 @@ class Inputs:
             mask = np.zeros((batch, kind.shape[0]), bool)
             arrays[m] = {"x": np.zeros((batch, *kind.shape), kind.dtype), "mask": mask}
             arrays["present"][m] = np.zeros(batch, bool)
-        columns = (len(self.spec.classes),) if self.spec.kind == "binary" else ()
-        score = self.spec.kind == "score"
-        arrays["label"] = np.zeros((batch, *columns), np.float32 if score else np.int32)
+        arrays["label"] = self.spec.blank(batch)
         return arrays
 
     def zeros(self, batch: int) -> Arrays:

@@ -40,6 +40,11 @@ class LabelSpec:
         if self.kind != "score" and not self.classes:
             raise InputError(f"labels of kind {self.kind!r} need the names of their classes")
 
+    def blank(self, *rows: int) -> np.ndarray:
+        """Returns zeros in the shape and the dtype of labels: one, or as many as `rows` says."""
+        columns = (len(self.classes),) if self.kind == "binary" else ()
+        return np.zeros((*rows, *columns), np.float32 if self.kind == "score" else np.int32)
+
     @property
     def allowed(self) -> str:
         """Returns the allowed labels in words, for messages."""

@@ -12,7 +12,7 @@ from affectjax.data.config import HOLDOUT, DataConfig
 from affectjax.data.labels import LabelSpec
 from affectjax.data.prepared import Index, Prepared
 from affectjax.errors import InputError
-from affectjax.modalities import MODALITIES
+from affectjax.modalities import MODALITIES, chosen
 
 # The split in which the examples of all folds stand together.
 _FOLDED = "all"
@@ -154,9 +154,4 @@ class Parts:
 
     def _modalities(self) -> tuple[str, ...]:
         have = tuple(m for m in MODALITIES if m in self.prepared.inputs)
-        lacking = [m for m in self.config.modalities if m not in have]
-        if lacking:
-            raise InputError(
-                f'"config.data.modalities" has {lacking[0]!r}; the data has: {", ".join(have)}'
-            )
-        return tuple(m for m in have if not self.config.modalities or m in self.config.modalities)
+        return chosen(self.config.modalities, have, "config.data.modalities")

@@ -67,7 +67,20 @@ class Source:
         return example
 
 
+def packed(modality: str, images: Sequence[bytes]) -> dict[str, np.ndarray]:
+    """Returns what a record holds of encoded images: their bytes, one after the other, and sizes.
+
+    Args:
+      modality: its name.
+      images: as files.
+    """
+    return {
+        modality: np.frombuffer(b"".join(images), np.uint8),
+        f"{modality}_sizes": np.array([len(image) for image in images], np.int32),
+    }
+
+
 def _cut(data: np.ndarray, sizes: np.ndarray) -> list[bytes]:
-    """Returns the images that stand one after the other in a record."""
+    """Returns the images that `packed` put one after the other."""
     ends = np.cumsum(sizes)
     return [data[end - size : end].tobytes() for size, end in zip(sizes, ends, strict=True)]

@@ -13,6 +13,7 @@ from affectjax import weights
 from affectjax.data.inputs import Inputs
 from affectjax.data.tokens import Tokenizer
 from affectjax.errors import InputError
+from affectjax.modalities import chosen
 from affectjax.models.umbenet import TOWERS, UMBEnet
 
 Tree = Any
@@ -135,15 +136,9 @@ class Assembly:
 
     def _chosen(self) -> tuple[str, ...]:
         """Returns the modalities to use, each with an encoder that reads what the data has."""
-        lacking = [m for m in self.settings.modalities if m not in self.inputs.modalities]
-        if lacking:
-            raise InputError(
-                f'"config.model.modalities" has {lacking[0]!r}; the data has: '
-                f"{', '.join(self.inputs.modalities)}"
-            )
-        wanted = self.settings.modalities or self.inputs.modalities
-        chosen = tuple(m for m in self.inputs.modalities if m in wanted)
-        for m in chosen:
+        wanted = self.settings.modalities
+        found = chosen(wanted, self.inputs.modalities, "config.model.modalities")
+        for m in found:
             encoder, kind = getattr(self.settings, m), self.kind(m)
             if encoder not in READS[m][kind]:
                 raise InputError(
@@ -156,14 +151,14 @@ class Assembly:
                     f'"config.model.{m}" is {encoder!r}, but the data has features that {made_by} '
                     f"made; allowed: {made_by}, features"
                 )
-        self._check_nothing_changes_frames(chosen)
-        return chosen
+        self._check_nothing_changes_frames(found)
+        return found
 
-    def _check_nothing_changes_frames(self, chosen: tuple[str, ...]) -> None:
+    def _check_nothing_changes_frames(self, modalities: tuple[str, ...]) -> None:
         """Raises InputError for an augmentation of frames that are encoded already."""
         for key in ("flip", "shift", "contrast", "brightness"):
             value = getattr(self.settings, key)
-            if value and "vision" in chosen and self._made_by("vision"):
+            if value and "vision" in modalities and self._made_by("vision"):
                 raise InputError(
                     f'"config.model.{key}" is {value}, but the frames of the data are encoded and '
                     "cannot be changed; allowed: 0"

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from affectjax.errors import InputError
-from affectjax.models.clip import activate, attend, check_heads, layer_norm, run, stack_of
+from affectjax.models.clip import activate, attend, check_heads, run, stack_of
+from affectjax.models.layers import layer_norm
 from affectjax.ops import masking
 
 init = nn.initializers.normal(0.02)
@@ -41,7 +42,7 @@ class PostNormBlock(nn.Module):
     def __call__(self, x: jax.Array, allowed: jax.Array | None) -> jax.Array:
         """Maps `[B, T, D]` to `[B, T, D]`; `allowed` says who may attend to whom, None for all."""
         dense = functools.partial(nn.Dense, kernel_init=init, dtype=self.dtype)
-        norm = functools.partial(layer_norm, self.epsilon)
+        norm = functools.partial(layer_norm, epsilon=self.epsilon)
         query, key, value = (dense(self.width, name=n)(x) for n in ("query", "key", "value"))
         y = dense(self.width, name="out")(attend(query, key, value, self.heads, allowed))
         x = norm("attention_norm")(x + y).astype(self.dtype)
@@ -101,7 +102,7 @@ class Bert(nn.Module):
         kind = self.param("type", init, (self.types, self.width))
         # What stands at a masked place need not be a token.
         x = token[jnp.where(mask, tokens, 0)] + kind[0] + position[:steps]
-        x = layer_norm(self.epsilon, "first_norm")(x).astype(self.dtype)
+        x = layer_norm("first_norm", self.epsilon)(x).astype(self.dtype)
         block = PostNormBlock(
             self.width,
             self.heads,

@@ -16,6 +16,7 @@ from einops import rearrange
 from jax import lax
 
 from affectjax.errors import InputError
+from affectjax.models.layers import layer_norm
 from affectjax.ops import masking
 from affectjax.ops.attention import masked_softmax
 
@@ -111,7 +112,7 @@ class Block(nn.Module):
           places: `[Tq]` int, the tokens whose result is wanted; None for all, in order.
         """
         dense = functools.partial(nn.Dense, dtype=self.dtype)
-        norm = functools.partial(layer_norm, self.epsilon)
+        norm = functools.partial(layer_norm, epsilon=self.epsilon)
         inward = normal(self.width**-0.5)
         # What enters the residual stream is the smaller the more layers add to it.
         outward = normal(self.width**-0.5 * (2 * self.depth) ** -0.5)
@@ -127,11 +128,6 @@ class Block(nn.Module):
         y = dense(self.hidden, kernel_init=normal((2 * self.width) ** -0.5), name="up")(y)
         y = activate(self.activation, y)
         return x + dense(self.width, kernel_init=outward, name="down")(y)
-
-
-def layer_norm(epsilon: float, name: str | None = None) -> nn.LayerNorm:
-    """Returns a layer norm in float32."""
-    return nn.LayerNorm(epsilon, jnp.float32, use_fast_variance=False, name=name)
 
 
 def check_heads(width: int, heads: int) -> None:
@@ -198,10 +194,10 @@ class ImageTower(nn.Module):
         table = self.param("position", normal(0.01), (1 + patches.shape[1], self.width))
         first = jnp.broadcast_to(first, (len(images), 1, self.width))
         x = jnp.concatenate([first, embed(patches)], axis=1) + table
-        x = layer_norm(self.epsilon, "first_norm")(x).astype(self.dtype)
+        x = layer_norm("first_norm", self.epsilon)(x).astype(self.dtype)
         block = _block_of(self)
         x = run(block, self.param("blocks", stack_of(block, self.layers)), x, None)
-        pooled = layer_norm(self.epsilon, "last_norm")(x[:, 0])
+        pooled = layer_norm("last_norm", self.epsilon)(x[:, 0])
         projected = _project(self, "project")(pooled)
         return projected, {"last": x, "pooled": pooled}
 
@@ -237,7 +233,7 @@ class TextTower(nn.Module):
         self.token = self.param("token", normal(0.02), (self.vocab, self.width))
         self.position = self.param("position", normal(0.01), (self.length, self.width))
         self.blocks = self.param("blocks", stack_of(_block_of(self), self.layers))
-        self.last_norm = layer_norm(self.epsilon)
+        self.last_norm = layer_norm(epsilon=self.epsilon)
         self.project = _project(self)
 
     def __call__(

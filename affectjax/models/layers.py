@@ -36,9 +36,9 @@ class Dropout(nn.Module):
         return dropout(x, self.make_rng("dropout"), self.rate, self.axis_name)
 
 
-def layer_norm(name: str) -> nn.LayerNorm:
-    """Returns a layer norm with PyTorch's epsilon, which the published models use."""
-    return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=name)
+def layer_norm(name: str | None = None, epsilon: float = 1e-5) -> nn.LayerNorm:
+    """Returns a layer norm in float32, by default with PyTorch's epsilon."""
+    return nn.LayerNorm(epsilon, jnp.float32, use_fast_variance=False, name=name)
 
 
 class Conv1d(nn.Module):

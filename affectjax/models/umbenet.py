@@ -93,8 +93,7 @@ class Pool(nn.Module):
         if train and not self.is_initializing():
             row = jnp.where(present.sum(-1) == 1, jnp.argmax(present, -1), self.modalities)
             of_row = jax.nn.one_hot(row, self.modalities + 1) * (weight > 0)[:, None]
-            used = jax.nn.one_hot(index, self.size).sum(1)
-            counts = of_row.T @ used
+            counts = jax.vmap(lambda own: prompts.usage(index, own, self.size))(of_row.T)
             if self.axis_name is not None:
                 counts = lax.psum(counts, self.axis_name)
             total.value += counts.sum(0)
@@ -333,7 +332,7 @@ class UMBEnet(nn.Module):
             return self.sequence["vision"](x, mask, train=train)
         if x.ndim == 5:
             x = self.frame_features(x)
-        return self.frame_head(masking.zero_masked(x, mask), mask, train=train)
+        return self.frame_head(x, mask, train=train)
 
     def frame_features(self, frames: jax.Array) -> jax.Array:
         """Returns the tower's `[B, T, D]` of frames `[B, T, H, W, 3]` in [0, 255]."""

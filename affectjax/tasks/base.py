@@ -6,7 +6,7 @@ Letters: B examples on this device, N examples of a split.
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -115,6 +115,17 @@ def find(config: Mapping[str, Any]) -> Any:
     if config["task"] not in names:
         raise InputError(f'"config.task" is {config["task"]!r}; allowed: {", ".join(names)}')
     return importlib.import_module(f"affectjax.tasks.{config['task']}")
+
+
+def class_table(probability: np.ndarray, classes: Sequence[str]) -> dict[str, np.ndarray]:
+    """Returns the columns of the csv of a task with classes: `prediction`, then one a class.
+
+    Args:
+      probability: `[N, C]`.
+      classes: C names.
+    """
+    columns = dict(zip(classes, probability.T, strict=True))
+    return {"prediction": np.array(classes)[probability.argmax(-1)], **columns}
 
 
 def model_fields(cls: type, section: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,10 +15,11 @@ import numpy as np
 from affectjax import metrics
 from affectjax.data.inputs import Features, Inputs
 from affectjax.errors import InputError
+from affectjax.modalities import chosen
 from affectjax.ops import losses
 from affectjax.runtime import configs
 from affectjax.runtime.optim import OptimConfig
-from affectjax.tasks.base import Batch, Stage, StageConfig, Tree, model_fields
+from affectjax.tasks.base import Batch, Stage, StageConfig, Tree, class_table, model_fields
 
 MODELS = {"mcr": "MCR", "mult": "MulT"}
 
@@ -53,7 +54,9 @@ class Task:
                     '"config.data.view" to "sequences"'
                 )
         section = configs.plain(config["model"])
-        self.modalities = _chosen(section.pop("modalities", ()), inputs.modalities)
+        self.modalities = chosen(
+            section.pop("modalities", ()), inputs.modalities, "config.model.modalities"
+        )
         self.model = self._model(section, axis_name)
         stages = configs.plain(config["stages"])
         configs.check_keys(stages, ("train",), "config.stages")
@@ -138,20 +141,9 @@ class Task:
         if self.spec.kind == "score":
             return {"prediction": predictions["score"]}
         probability = predictions["probability"]
-        names = np.array(self.spec.classes)
         if self.spec.kind == "class":
-            prediction = names[probability.argmax(-1)]
-        else:
-            yes = probability > 0.5
-            prediction = np.array(["+".join(names[row]) or "none" for row in yes])
+            return class_table(probability, self.spec.classes)
+        names = np.array(self.spec.classes)
+        yes = probability > 0.5
+        prediction = np.array(["+".join(names[row]) or "none" for row in yes])
         return {"prediction": prediction, **dict(zip(names.tolist(), probability.T, strict=True))}
-
-
-def _chosen(wanted: tuple[str, ...], have: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the modalities to use: those wanted, or all that the data has."""
-    lacking = [m for m in wanted if m not in have]
-    if lacking:
-        raise InputError(
-            f'"config.model.modalities" has {lacking[0]!r}; the data has: {", ".join(have)}'
-        )
-    return tuple(m for m in have if not wanted or m in wanted)

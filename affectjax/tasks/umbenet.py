@@ -28,7 +28,7 @@ from affectjax.ops.dropout import global_rows
 from affectjax.runtime import configs
 from affectjax.runtime.optim import OptimConfig
 from affectjax.runtime.steps import EXAMPLES
-from affectjax.tasks.base import Batch, Measurements, Stage, StageConfig, Tree
+from affectjax.tasks.base import Batch, Measurements, Stage, StageConfig, Tree, class_table
 
 STAGES = ("unimodal", "missing")
 SHOWS = ("one", "subset", "all")
@@ -236,9 +236,7 @@ class Task:
 
     def table(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns `prediction`, then a column a class: its probability."""
-        probability, names = predictions["probability"], np.array(self.spec.classes)
-        columns = dict(zip(names.tolist(), probability.T, strict=True))
-        return {"prediction": names[probability.argmax(-1)], **columns}
+        return class_table(predictions["probability"], self.spec.classes)
 
 
 def random_subset(present: jax.Array, key: jax.Array, axis_name: str | None) -> jax.Array:
