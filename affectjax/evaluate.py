@@ -6,7 +6,7 @@ Letters: S seeds, N examples, B batch, M modalities.
 import csv
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from absl import logging
 
 from affectjax import folds, metrics
-from affectjax.data import described, missing
+from affectjax.data import described, missing, pipeline
 from affectjax.data.inputs import Inputs
 from affectjax.data.pipeline import DataConfig, Dataset
 from affectjax.errors import InputError
@@ -28,33 +28,216 @@ from affectjax.tasks import base
 
 Model = dict[str, Any]
 Predictions = dict[str, np.ndarray]
+Predict = Callable[[Any, Any, Any], Any]
+_KEY = jax.ShapeDtypeStruct((2,), np.uint32)
 
 
 class Predictor:
-    """Predicts whole parts with several models at once; compiled once for all parts."""
+    """Runs a function over whole parts with several models at once; compiled once for all parts."""
 
-    def __init__(self, task: base.Task, engine: Engine, seeds: int):
-        self.task, self.engine, self.seeds = task, engine, seeds
-        models = parallel.over_seeds(steps.predict_batch(task.predict), seeds, (0, 0, None, None))
+    def __init__(self, function: Predict, modalities: Sequence[str], engine: Engine, seeds: int):
+        """Compiles nothing yet.
+
+        Args:
+          function: `(params, variables, batch) -> tree of [B, ...]`.
+          modalities: those that it reads.
+          engine: the devices.
+          seeds: S.
+        """
+        self.modalities, self.engine, self.seeds = tuple(modalities), engine, seeds
+        models = parallel.over_seeds(steps.predict_batch(function), seeds, (0, 0, None, None))
         self._run = engine.compile(models, (None, None, None, 0))
 
     def __call__(
         self, model: Model, batches: Batches, present: Sequence[str] | None = None
     ) -> Predictions:
-        """Returns predictions `[S, N, ...]` by name, in the part's order.
+        """Returns what the function gives `[S, N, ...]`, in the part's order.
 
         Args:
           model: `params` and `variables`, replicated, with an axis of seeds.
           batches: of the part.
           present: the modalities to show, None for all that an example has.
         """
-        shown = self.task.modalities if present is None else present
-        keep = self.engine.replicate({m: np.bool_(m in shown) for m in self.task.modalities})
+        shown = self.modalities if present is None else present
+        keep = self.engine.replicate({m: np.bool_(m in shown) for m in self.modalities})
         run = functools.partial(self._run, model["params"], model["variables"], keep)
         chunks = self.engine.fetch([run(batch) for batch in batches])
         whole = jax.tree.map(lambda *xs: np.concatenate(xs, axis=1), *chunks)
         valid = batches.rows.reshape(-1) >= 0
-        return {name: value[:, valid] for name, value in whole.items()}
+        return jax.tree.map(lambda value: value[:, valid], whole)
+
+
+class Evaluator:
+    """Judges models on the parts of a run's data sets; each part is placed once."""
+
+    def __init__(
+        self,
+        task: base.Task,
+        datasets: Mapping[str, Dataset],
+        engine: Engine,
+        seeds: Sequence[int],
+        batch: int,
+    ):
+        """Compiles nothing yet.
+
+        Args:
+          task: has a judge of each data set.
+          datasets: by name.
+          engine: the devices.
+          seeds: of the S models.
+          batch: examples at once, over all devices.
+        """
+        self.task, self.datasets, self.engine = task, datasets, engine
+        self.seeds, self.batch = seeds, batch
+        self._batches: dict[tuple[str, str], Batches] = {}
+        self._predictors: dict[str, Predictor] = {}
+
+    def batches(self, name: str, role: str) -> Batches:
+        """Returns the batches of a part; that of validation is kept."""
+        if (name, role) in self._batches:
+            return self._batches[name, role]
+        dataset = self.datasets[name]
+        found = Batches(dataset, dataset.part(role), self.engine, self.batch)
+        if role == "valid":
+            self._batches[name, role] = found
+        return found
+
+    def __call__(self, model: Model, names: Sequence[str]) -> list[metrics.Metrics]:
+        """Returns the metrics of each model on the validation parts of data sets.
+
+        Args:
+          model: `params` and `variables`, replicated, with an axis of seeds.
+          names: of the data sets.
+
+        Returns:
+          S dicts; of unpaired data sets see `together`.
+        """
+        judged = {name: self._judge(name, model, self.batches(name, "valid"))[0] for name in names}
+        return [together({n: own[s] for n, own in judged.items()}) for s in range(len(self.seeds))]
+
+    def _judge(
+        self, name: str, model: Model, batches: Batches, present: Sequence[str] | None = None
+    ) -> tuple[list[metrics.Metrics], Predictions]:
+        """Returns the metrics of each seed on a part, and the predictions `[S, N, ...]`."""
+        judge = base.judge(self.task, name)
+        if name not in self._predictors:
+            self._predictors[name] = Predictor(
+                judge.predict, judge.modalities, self.engine, len(self.seeds)
+            )
+        predictions = self._predictors[name](model, batches, present)
+        label = batches.dataset.labels(batches.part)
+        own = [{k: v[s] for k, v in predictions.items()} for s in range(len(self.seeds))]
+        return [judge.metrics(one, label) for one in own], predictions
+
+    def final(
+        self, workdir: Workdir, model: Model, names: Sequence[str], split: str, stem: str = ""
+    ) -> dict[str, Any]:
+        """Writes eval/<split>.json, the csv files and eval/missing.json; returns the metrics.
+
+        Args:
+          workdir: where.
+          model: `params` and `variables`, replicated, with an axis of seeds.
+          names: of the data sets.
+          split: of the data that is read: "train", "valid" or "test".
+          stem: of the files; the split by default.
+        """
+        stem, folder = stem or split, workdir.path / "eval"
+        judged: dict[str, list[metrics.Metrics]] = {}
+        for name in names:
+            batches = self.batches(name, split)
+            judged[name], predictions = self._judge(name, model, batches)
+            if jax.process_index() == 0:
+                judge, where = base.judge(self.task, name), folder / name
+                _write_tables(where, stem, judge, batches, predictions, self.seeds)
+        per_seed = [
+            together({n: own[s] for n, own in judged.items()}) for s in range(len(self.seeds))
+        ]
+        result = summarize(per_seed, self.seeds)
+        fewer = self._fewer(model, split) if base.MAIN in names and split == "test" else {}
+        if jax.process_index() == 0:
+            write_json(folder / f"{stem}.json", result)
+            if fewer:
+                write_json(folder / "missing.json", {"split": split, "subsets": fewer})
+        return result
+
+    def _fewer(self, model: Model, split: str) -> dict[str, Any]:
+        """Returns the metrics for each non-empty subset of the modalities; {} for a single one."""
+        modalities = self.task.modalities
+        if len(modalities) == 1:
+            return {}
+        batches = self.batches(base.MAIN, split)
+        return {
+            "+".join(shown): summarize(self._judge(base.MAIN, model, batches, shown)[0], self.seeds)
+            for shown in missing.subsets(modalities)
+        }
+
+    def endings(self, model: Model, folder: Path) -> list[base.Ending]:
+        """Returns what the end of a stage may ask for, one for each model.
+
+        What is asked of a part is run once for all models.
+
+        Args:
+          model: `params` and `variables`, replicated, with an axis of seeds.
+          folder: of the run; several models have folders of their own in it.
+        """
+        found: dict[Any, Any] = {}
+
+        def run(s: int, function: Predict, name: str, role: str) -> tuple[Any, list, np.ndarray]:
+            batches = self.batches(name, role)
+            if (function, name, role) not in found:
+                seen, seeds = base.judge(self.task, name).modalities, len(self.seeds)
+                predictor = Predictor(function, seen, self.engine, seeds)
+                found[function, name, role] = predictor(model, batches)
+            own = jax.tree.map(lambda x: x[s], found[function, name, role])
+            return own, batches.dataset.ids(batches.part), batches.dataset.labels(batches.part)
+
+        several = len(self.seeds) > 1
+        return [
+            base.Ending(seed, folder / str(seed) if several else folder, functools.partial(run, s))
+            for s, seed in enumerate(self.seeds)
+        ]
+
+    def metric_names(self, stage: base.Stage) -> list[str]:
+        """Returns the names of the metrics that a stage may select by."""
+        inputs = {name: self.datasets[name].inputs for name in stage.reads}
+        init, measured = stage.init or self.task.init, {}
+        start = lambda key: init(key, base.zeros(inputs, stage.reads))  # noqa: E731
+        for name in stage.reads:
+            dataset, judge = self.datasets[name], base.judge(self.task, name)
+            label = dataset.labels(dataset.part("valid"))
+            batch = _abstract(dataset.zeros(1), len(label))
+            shapes = jax.eval_shape(lambda k, b, j=judge: j.predict(*start(k), b), _KEY, batch)
+            nothing = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+            measured[name] = judge.metrics(nothing, label)
+        return [k for k, value in together(measured).items() if isinstance(value, float)]
+
+
+def _abstract(batch: Any, size: int) -> Any:
+    """Returns the shapes of a batch as if it had `size` examples."""
+    wide = lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)  # noqa: E731
+    return jax.tree.map(wide, batch)
+
+
+def together(per_set: Mapping[str, metrics.Metrics]) -> metrics.Metrics:
+    """Returns the metrics of one model on several data sets as one.
+
+    Args:
+      per_set: by data set.
+
+    Returns:
+      Those of `MAIN` as they are; of unpaired ones by "<name>/<metric>", and the mean of those
+      numbers that all of them have by "<metric>".
+    """
+    if base.MAIN in per_set:
+        return dict(per_set[base.MAIN])
+    named = {f"{name}/{k}": v for name, own in per_set.items() for k, v in own.items()}
+    shared = [
+        k
+        for k, value in next(iter(per_set.values())).items()
+        if isinstance(value, float) and all(k in own for own in per_set.values())
+    ]
+    means = {k: float(np.mean([own[k] for own in per_set.values()])) for k in shared}
+    return means | named
 
 
 def summarize(per_seed: Sequence[metrics.Metrics], seeds: Sequence[int]) -> dict[str, Any]:
@@ -65,58 +248,10 @@ def summarize(per_seed: Sequence[metrics.Metrics], seeds: Sequence[int]) -> dict
     return {**metrics.over_seeds(per_seed), "per_seed": by_seed}
 
 
-def evaluate_part(
-    predictor: Predictor, model: Model, batches: Batches, present: Sequence[str] | None = None
-) -> tuple[list[metrics.Metrics], Predictions]:
-    """Returns the metrics of each seed, and the predictions `[S, N, ...]`."""
-    predictions = predictor(model, batches, present)
-    label = batches.dataset.labels(batches.part)
-    per_seed = [
-        predictor.task.metrics({k: v[s] for k, v in predictions.items()}, label)
-        for s in range(predictor.seeds)
-    ]
-    return per_seed, predictions
-
-
-def final_evaluation(
-    workdir: Workdir,
-    predictor: Predictor,
-    model: Model,
-    batches: Batches,
-    split: str,
-    seeds: Sequence[int],
-) -> dict[str, Any]:
-    """Writes eval/<split>.json, the csv files and eval/missing.json; returns the metrics.
-
-    Args:
-      workdir: where.
-      predictor: of the task.
-      model: `params` and `variables`, replicated, with an axis of seeds.
-      batches: of the split.
-      split: its name in the file names.
-      seeds: of the models.
-    """
-    per_seed, predictions = evaluate_part(predictor, model, batches)
-    result = summarize(per_seed, seeds)
-    modalities = predictor.task.modalities
-    fewer = {}
-    if len(modalities) > 1 and split == "test":
-        for shown in missing.subsets(modalities):
-            metrics_shown, _ = evaluate_part(predictor, model, batches, shown)
-            fewer["+".join(shown)] = summarize(metrics_shown, seeds)
-    if jax.process_index() == 0:
-        folder = workdir.path / "eval"
-        write_json(folder / f"{split}.json", result)
-        if fewer:
-            write_json(folder / "missing.json", {"split": split, "subsets": fewer})
-        _write_tables(folder, split, predictor.task, batches, predictions, seeds)
-    return result
-
-
 def _write_tables(
     folder: Path,
     split: str,
-    task: base.Task,
+    task: base.Judge,
     batches: Batches,
     predictions: Predictions,
     seeds: Sequence[int],
@@ -133,7 +268,7 @@ def _write_tables(
 
 
 def _write_csv(
-    path: Path, task: base.Task, ids: Sequence[str], labels: np.ndarray, own: Predictions
+    path: Path, task: base.Judge, ids: Sequence[str], labels: np.ndarray, own: Predictions
 ) -> None:
     """Writes one row an example: id, label, prediction, and a column a class."""
     columns = task.table(own)
@@ -161,8 +296,8 @@ def _label(spec: Any, label: Any) -> str:
 
 def open_run(
     path: str | Path, overrides: Mapping[str, Any]
-) -> tuple[Workdir, dict[str, Any], Dataset, base.Task, Engine]:
-    """Returns what a finished workdir needs to predict again.
+) -> tuple[Workdir, dict[str, Any], dict[str, Dataset], base.Task, Engine]:
+    """Returns what a finished workdir needs to predict again; the data sets by name.
 
     Args:
       path: the workdir.
@@ -170,7 +305,8 @@ def open_run(
         `parallel.` may differ.
 
     Raises:
-      InputError: no workdir, or an override that would make it another model.
+      InputError: no workdir, an override that would make it another model, or data whose classes
+        are not the run's.
     """
     workdir = Workdir(path)
     config = workdir.config()
@@ -180,10 +316,11 @@ def open_run(
     parallel_config = configs.read(ParallelConfig, config["parallel"], "config.parallel")
     parallel.initialize(parallel_config)
     data = configs.read(DataConfig, config["data"], "config.data")
-    inputs = described.load(workdir.path)
-    dataset = Dataset(data, inputs.statistics, inputs.tokenizer)
-    task = base.find(config).Task(config, dataset.inputs, parallel.AXIS)
-    return workdir, config, dataset, task, Engine(parallel_config.engine)
+    wanted = base.evaluated(config)
+    inputs = {name: described.load(described.where(workdir.path, name)) for name in wanted}
+    datasets = pipeline.open_all(data, wanted, inputs)
+    task = base.build(config, {n: d.inputs for n, d in datasets.items()}, parallel.AXIS)
+    return workdir, config, datasets, task, Engine(parallel_config.engine)
 
 
 def _override(config: dict[str, Any], key: str, value: Any) -> None:
@@ -219,19 +356,26 @@ def evaluate(path: str | Path, overrides: Mapping[str, Any] | None = None) -> di
         again = lambda _, folder: evaluate(folder, overrides)  # noqa: E731
         split = (overrides or {}).get("data.split", config["data"]["split"])
         return folds.each(config, path, again, split)
-    workdir, config, dataset, task, engine = open_run(path, overrides or {})
+    workdir, config, datasets, task, engine = open_run(path, overrides or {})
     seeds = configs.seeds(config)
-    model = load_best(workdir, task, dataset.inputs, seeds)
-    split = config["data"]["split"]
-    batches = Batches(dataset, dataset.part(split), engine, config["train"]["eval_batch_size"])
-    predictor = Predictor(task, engine, len(seeds))
-    result = final_evaluation(workdir, predictor, engine.replicate(model), batches, split, seeds)
+    model = load_best(workdir, task, {n: d.inputs for n, d in datasets.items()}, seeds)
+    split, size = config["data"]["split"], config["train"]["eval_batch_size"]
+    evaluator = Evaluator(task, datasets, engine, seeds, size)
+    result = evaluator.final(workdir, engine.replicate(model), tuple(datasets), split)
     logging.info("%s: %s", split, workdir.path / "eval" / f"{split}.json")
     return result
 
 
-def load_best(workdir: Workdir, task: base.Task, inputs: Inputs, seeds: Sequence[int]) -> Model:
+def load_best(
+    workdir: Workdir, task: base.Task, inputs: Mapping[str, Inputs], seeds: Sequence[int]
+) -> Model:
     """Returns `params` and `variables` of the best epochs, host side, with an axis of seeds.
+
+    Args:
+      workdir: of the run.
+      task: of its config.
+      inputs: by name, of the data sets that its last stage reads.
+      seeds: of the models.
 
     Raises:
       InputError: no checkpoint is there.
@@ -241,8 +385,10 @@ def load_best(workdir: Workdir, task: base.Task, inputs: Inputs, seeds: Sequence
     store.close()
     if found is None:
         raise InputError(f"{workdir.path} has no trained model: checkpoints/best is empty")
-    shapes = jax.eval_shape(lambda k: task.init(k, inputs.zeros(2)), jax.random.key(0))
+    saved = {"variables": {}, **found[0]}
+    batch = base.zeros(inputs, tuple(inputs))
+    shapes = jax.eval_shape(lambda key: task.init(key, batch), jax.random.key(0))
     stack = lambda x: np.zeros((len(seeds), *x.shape), x.dtype)  # noqa: E731
     params, variables = jax.tree.map(stack, shapes)
-    checkpoints.check({"params": params, "variables": variables}, checkpoints.flatten(found[0]))
-    return {"variables": {}, **found[0]}
+    checkpoints.check({"params": params, "variables": variables}, checkpoints.flatten(saved))
+    return saved

@@ -235,11 +235,11 @@ class _Models:
         workdir = Workdir(path)
         config = workdir.config()
         self.inputs = described.load(path)
-        self.task = base.find(config).Task(config, self.inputs, None)
+        self.task = base.build(config, {base.MAIN: self.inputs}, None)
         self._check(path)
         seeds = configs.seeds(config)
         self._names = [f"{name}seed {seed}" for seed in seeds]
-        model = evaluate.load_best(workdir, self.task, self.inputs, seeds)
+        model = evaluate.load_best(workdir, self.task, {base.MAIN: self.inputs}, seeds)
         self._pool = model["variables"].get(POOL, {}).get("pool")
         self._model = jax.device_put((model["params"], model["variables"]))
         self._run = jax.jit(parallel.over_seeds(self.task.predict, len(seeds), (0, 0, None)))

@@ -5,7 +5,6 @@ Letters: S seeds (models trained together), N examples, B batch, C steps of an e
 
 import concurrent.futures
 import dataclasses
-import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,12 +15,12 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from affectjax import evaluate, folds, selection
+from affectjax import folds, selection
 from affectjax.data import described, pipeline
 from affectjax.data.pipeline import DataConfig, Dataset
 from affectjax.errors import InputError
-from affectjax.evaluate import Model, Predictor
-from affectjax.feeds import Batches, Feed
+from affectjax.evaluate import Evaluator, Model
+from affectjax.feeds import Feed, UnpairedFeed
 from affectjax.runtime import checkpoints, configs, optim, parallel, steps
 from affectjax.runtime.parallel import Engine, ParallelConfig
 from affectjax.runtime.preemption import EXIT_CODE, Preemption
@@ -32,7 +31,6 @@ from affectjax.tasks.base import Stage
 
 Tree = Any
 Series = dict[str, np.ndarray]
-_KEY = jax.ShapeDtypeStruct((2,), np.uint32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,15 +78,15 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
     data = configs.read(DataConfig, config["data"], "config.data")
     seeds = configs.seeds(config)
     parallel.initialize(parallel_config)
-    dataset = Dataset(data)
-    for role in ("train", "valid", "test"):
-        dataset.part(role)
-    task = base.find(config).Task(config, dataset.inputs, parallel.AXIS)
-    check_select(task, dataset)
+    datasets = pipeline.open_all(data, base.reads(config))
+    task = base.build(config, {n: d.inputs for n, d in datasets.items()}, parallel.AXIS)
+    engine = Engine(parallel_config.engine)
+    evaluator = Evaluator(task, datasets, engine, seeds, settings.eval_batch_size)
+    check_select(task, evaluator)
     folder = Workdir(workdir)
     if jax.process_index() == 0:
         folder.claim(config)
-    trainer = Trainer(task, dataset, Engine(parallel_config.engine), settings, seeds, folder)
+    trainer = Trainer(task, datasets, evaluator, engine, settings, seeds, folder)
     try:
         with Preemption() as preemption:
             return trainer.run(preemption)
@@ -96,16 +94,10 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
         trainer.close()
 
 
-def check_select(task: base.Task, dataset: Dataset) -> None:
+def check_select(task: base.Task, evaluator: Evaluator) -> None:
     """Raises InputError for a stage that selects by a metric which the task does not have."""
-    label = dataset.labels(dataset.part("valid"))
-    one = dataset.zeros(1)
-    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(label), *x.shape[1:]), x.dtype), one)
-    shapes = jax.eval_shape(lambda key, b: task.predict(*task.init(key, b), b), _KEY, batch)
-    nothing = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-    measured = task.metrics(nothing, label)
-    names = [name for name, value in measured.items() if isinstance(value, float)]
     for stage in task.stages:
+        names = evaluator.metric_names(stage)
         if stage.select not in (selection.LAST, *names):
             raise InputError(
                 f'"config.stages.{stage.name}.select" is {stage.select!r}; '
@@ -128,15 +120,15 @@ class Trainer:
     def __init__(
         self,
         task: base.Task,
-        dataset: Dataset,
+        datasets: Mapping[str, Dataset],
+        evaluator: Evaluator,
         engine: Engine,
         settings: TrainConfig,
         seeds: tuple[int, ...],
         workdir: Workdir,
     ):
-        self.task, self.dataset, self.engine = task, dataset, engine
-        self.settings, self.seeds, self.workdir = settings, seeds, workdir
-        self.predictor = Predictor(task, engine, len(seeds))
+        self.task, self.datasets, self.evaluator = task, datasets, evaluator
+        self.engine, self.settings, self.seeds, self.workdir = engine, settings, seeds, workdir
         self.store = Store(workdir.path)
         self.thread = concurrent.futures.ThreadPoolExecutor(1)
         self.writer: MetricWriter | None = None
@@ -160,9 +152,10 @@ class Trainer:
         while True:
             index = self.done["stage"]
             self._run_stage(self.task.stages[index], preemption)
-            if index + 1 == len(self.task.stages):
+            models, last = self._end_stage(index), index + 1 == len(self.task.stages)
+            if last:
                 break
-            self._begin_stage(index + 1, self._hand_over(self.task.stages[index]))
+            self._begin_stage(index + 1, models)
             self.done |= {"stage": index + 1, "epoch": 0}
         result = self._evaluate()
         self.done |= {"finished": True}
@@ -177,8 +170,10 @@ class Trainer:
         self.done |= {"stream": None, "series": {}}
         if jax.process_index() == 0:
             self.workdir.check_writable()
-            described.save(self.dataset.inputs, self.workdir.path)
-            self.dataset.save_missing(self.workdir.path)
+            for name, dataset in self.datasets.items():
+                folder = described.where(self.workdir.path, name)
+                described.save(dataset.inputs, folder)
+                dataset.save_missing(folder)
         where = (-1, -1) if found is None else (found[1].pop("number"), found[1]["stage"])
         self.store.forget_after(*where)
         if found is None:
@@ -206,15 +201,18 @@ class Trainer:
 
     def _init(self) -> list[Model]:
         """Returns new params and variables, one of each seed, host side."""
-        batch = self.dataset.zeros(2)
-        init = jax.jit(lambda key: self.task.init(key, batch))
+        stage = self.task.stages[0]
+        inputs = {name: dataset.inputs for name, dataset in self.datasets.items()}
+        new, batch = stage.init or self.task.init, base.zeros(inputs, stage.reads)
+        init = jax.jit(lambda key: new(key, batch))
         made = [jax.device_get(init(jax.random.key(seed))) for seed in self.seeds]
         given = self.task.pretrained
-        return [{"params": params | given, "variables": variables} for params, variables in made]
+        return [stage.prepare({"params": p | given, "variables": v}) for p, v in made]
 
     def _begin_stage(self, index: int, models: list[Model]) -> None:
         """Makes state, frozen, best and control for a stage that starts from `models`."""
         stage = self.task.stages[index]
+        self.feed = self._feed(stage)
         tx = optim.optimizer(stage.optim, self._rate(stage))
         states, frozen = [], []
         for seed, model in zip(self.seeds, models, strict=True):
@@ -230,13 +228,17 @@ class Trainer:
         self.best = self.engine.replicate(steps.model_of(state))
         self.control = selection.begin(stage, len(self.seeds))
 
-    def _hand_over(self, stage: Stage) -> list[Model]:
+    def _end_stage(self, index: int) -> list[Model]:
         """Returns the best models of a stage as the next one starts from them, host side."""
-        best = self.engine.fetch(self._whole(self.best))
-        return [
-            stage.on_end(jax.tree.map(lambda x, s=s: x[s], best), seed)
-            for s, seed in enumerate(self.seeds)
-        ]
+        stage, best = self.task.stages[index], self._whole(self.best)
+        host, models = self.engine.fetch(best), []
+        for s, ending in enumerate(self.evaluator.endings(best, self.workdir.path)):
+            own = jax.tree.map(lambda x, s=s: x[s], host)
+            if stage.on_leave is not None:
+                stage.on_leave(own, ending)
+            last = index + 1 == len(self.task.stages)
+            models.append(own if last else stage.on_end(own, ending))
+        return models
 
     def _whole(self, model: Model) -> Model:
         """Returns a model with the frozen parameters among the others."""
@@ -246,8 +248,7 @@ class Trainer:
 
     def _run_stage(self, stage: Stage, preemption: Preemption) -> None:
         """Runs the epochs of a stage that are left."""
-        feed = Feed(self.dataset, self.engine, stage.batch_size)
-        run_chunk, on_epoch = self._compile(stage, feed), self._on_epoch(stage)
+        run_chunk, on_epoch = self._compile(stage), self._on_epoch(stage)
         bar = tqdm.tqdm(
             desc=stage.name,
             initial=self.done["epoch"],
@@ -255,14 +256,14 @@ class Trainer:
             unit="epoch",
             disable=not self.settings.progress or jax.process_index() > 0,
         )
-        following = self._shuffle(feed, self.done["epoch"])
+        following = self._shuffle(self.done["epoch"])
         while not self._over(stage):
             rows = following.result()
-            following = self._shuffle(feed, self.done["epoch"] + 1)
+            following = self._shuffle(self.done["epoch"] + 1)
             if self.done["stream"] is None:
                 self.state |= {"variables": on_epoch(self.state["variables"])}
-            series = self._run_epoch(stage, run_chunk, feed, rows, preemption)
-            self.done["step"] += rows.shape[1]
+            series = self._run_epoch(stage, run_chunk, rows, preemption)
+            self.done["step"] += self.feed.steps
             bar.set_postfix_str(self._end_epoch(stage, series), refresh=False)
             bar.update()
             self.done["epoch"] += 1
@@ -277,17 +278,13 @@ class Trainer:
     def _over(self, stage: Stage) -> bool:
         return self.done["epoch"] == stage.epochs or not self.control["active"].any()
 
-    @functools.cached_property
-    def _valid(self) -> Batches:
-        return self._batches("valid")
-
-    def _batches(self, role: str) -> Batches:
-        part = self.dataset.part(role)
-        return Batches(self.dataset, part, self.engine, self.settings.eval_batch_size)
+    def _feed(self, stage: Stage) -> Feed | UnpairedFeed:
+        if stage.turns is None:
+            return Feed(self.datasets[base.MAIN], self.engine, stage.batch_size)
+        return UnpairedFeed(self.datasets, self.engine, stage.batch_size, stage.turns)
 
     def _rate(self, stage: Stage) -> Callable[[Any], Any]:
-        per_epoch = -(-len(self.dataset.part("train")) // stage.batch_size)
-        return optim.schedule(stage.optim, stage.epochs, per_epoch)
+        return optim.schedule(stage.optim, stage.epochs, self.feed.steps)
 
     def _on_epoch(self, stage: Stage) -> Callable[[Tree], Tree]:
         """Returns what the stage does to the variables at the start of an epoch."""
@@ -296,22 +293,22 @@ class Trainer:
         change = parallel.over_seeds(stage.on_epoch, len(self.seeds), (0,))
         return self.engine.compile(change, (None,))
 
-    def _compile(self, stage: Stage, feed: Feed) -> Callable[..., Any]:
+    def _compile(self, stage: Stage) -> Callable[..., Any]:
         """Returns the scan over steps, for all models and devices."""
         rate = self._rate(stage)
         tx = optim.optimizer(stage.optim, rate)
         step = steps.train_step(stage.loss, tx, rate, stage.optim.average_decay)
         step = steps.hold_finished(step) if len(self.seeds) > 1 else step
-        chunk = steps.train_chunk(step, feed.pick)
+        chunk = steps.train_chunk(step, self.feed.pick)
         models = parallel.over_seeds(chunk, len(self.seeds), (0, 0, None, 0))
         return self.engine.compile(models, (None, None, None, 2), donate=(0,))
 
-    def _shuffle(self, feed: Feed, epoch: int) -> concurrent.futures.Future:
+    def _shuffle(self, epoch: int) -> concurrent.futures.Future:
         """Starts to draw an epoch's rows `[S, C, columns]`, while the devices do another's."""
-        stage = self.done["stage"]
+        feed, stage = self.feed, self.done["stage"]
 
         def draw():
-            return np.stack([feed.rows(seed, stage, epoch) for seed in self.seeds])
+            return _stack([feed.rows(seed, stage, epoch) for seed in self.seeds])
 
         return self.thread.submit(draw)
 
@@ -319,17 +316,16 @@ class Trainer:
         self,
         stage: Stage,
         run_chunk: Callable[..., Any],
-        feed: Feed,
-        rows: np.ndarray,
+        rows: Tree,
         preemption: Preemption,
     ) -> Series:
         """Runs the steps of an epoch that are left; returns all measurements, `[S, C]` each."""
         series = [{k: np.array(v) for k, v in self.done["series"].items()}]
         count = len(next(iter(self.done["series"].values()), [[]])[0])
         chunks: list[Tree] = []
-        stream, inputs = self._inputs(feed, self.engine.mine(rows))
+        stream, inputs = self._inputs(jax.tree.map(self.engine.mine, rows))
         for xs in inputs:
-            self.state, measured = run_chunk(self.state, self.frozen, feed.data, xs)
+            self.state, measured = run_chunk(self.state, self.frozen, self.feed.data, xs)
             chunks.append(measured)
             if stream is None:
                 continue
@@ -337,7 +333,7 @@ class Trainer:
             asked = preemption.asked()
             count += 1
             # The last step of an epoch is saved with the epoch.
-            if count < rows.shape[1] and (asked or (every and count % every == 0)):
+            if count < self.feed.steps and (asked or (every and count % every == 0)):
                 series = [_concatenate([*series, *map(self.engine.fetch, chunks)])]
                 chunks = []
                 self._check_finite(stage, series[0])
@@ -349,14 +345,13 @@ class Trainer:
         self._check_finite(stage, whole)
         return whole
 
-    def _inputs(self, feed: Feed, mine: np.ndarray) -> tuple[pipeline.Batches | None, Iterator]:
+    def _inputs(self, mine: Tree) -> tuple[pipeline.Batches | None, Iterator]:
         """Returns the stream, if it is one, and an iterator over the inputs of each call."""
-        if feed.resident:
+        if self.feed.resident:
             return None, iter([self.engine.shard(mine, 2)])
-        rows = [mine[:, c, None] for c in range(mine.shape[1])]
         # Random frames are new in every epoch of the run, not of the stage alone.
         epoch = self.done["epoch"] + sum(s.epochs for s in self.task.stages[: self.done["stage"]])
-        stream = self.dataset.stream(feed.part, rows, epoch=epoch, seed=self.seeds)
+        stream = self.feed.stream(mine, epoch, self.seeds)
         if self.done["stream"] is not None:
             stream.restore(self.done["stream"])
         return stream, (self.engine.shard(batch, 2) for batch in stream)
@@ -378,7 +373,7 @@ class Trainer:
         """Validates, logs, keeps what is better, applies the rules; returns a line of it."""
         model = self._whole(steps.model_of(self.state))
         trained = [_means(series, s) for s in range(len(self.seeds))]
-        measured, _ = evaluate.evaluate_part(self.predictor, model, self._valid)
+        measured = self.evaluator(model, stage.reads)
         where = {"step": self.done["step"], "epoch": self.done["epoch"], "stage": stage.name}
         for s in np.flatnonzero(self.control["active"]):
             for split, values in (("train", trained[s]), ("valid", measured[s])):
@@ -421,12 +416,9 @@ class Trainer:
 
     def _evaluate(self) -> dict[str, Any]:
         """Writes eval/ for validation and test split; returns the metrics of the test split."""
-        model = self._whole(self.best)
-        for split, batches in (("valid", self._valid), ("test", self._batches("test"))):
-            result = evaluate.final_evaluation(
-                self.workdir, self.predictor, model, batches, split, self.seeds
-            )
-        return result
+        model, names = self._whole(self.best), self.task.stages[-1].reads
+        self.evaluator.final(self.workdir, model, names, "valid")
+        return self.evaluator.final(self.workdir, model, names, "test")
 
 
 def _stack(trees: list[Tree]) -> Tree:

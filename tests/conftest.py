@@ -156,19 +156,19 @@ class ToyStage(base.StageConfig):
     on_end: str = ""
 
 
-def double_head(model, seed):
+def double_head(model, ending):
     """Hands over a model whose head counts twice."""
     head = {"kernel": 2 * model["params"]["head"]["kernel"]}
     return model | {"params": model["params"] | {"head": head}}
 
 
-def grow(model, seed):
+def grow(model, ending):
     """Hands over a model with one parameter more."""
     bias = np.zeros(model["params"]["head"]["kernel"].shape[-1], np.float32)
     return model | {"params": model["params"] | {"bias": bias}}
 
 
-HAND_OVER = {"": lambda model, seed: model, "double": double_head, "grow": grow}
+HAND_OVER = {"": lambda model, ending: model, "double": double_head, "grow": grow}
 
 
 class Toy:

@@ -28,6 +28,7 @@ from affectjax.recognize import recognize as run_on
 from affectjax.runtime import steps
 from affectjax.runtime.checkpoints import Checkpoints
 from affectjax.store import Store
+from affectjax.tasks.base import MAIN
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ["glad", "sad"]
@@ -224,8 +225,9 @@ def test_used_and_missing_modalities(table_result):
 
 def test_contributions_and_prompts(run, table_result):
     """Against the task on the prepared data, restricted as evaluation restricts it."""
-    workdir, _, dataset, task, _ = evaluate.open_run(run, {})
-    model = evaluate.load_best(workdir, task, dataset.inputs, (0,))
+    workdir, _, datasets, task, _ = evaluate.open_run(run, {})
+    dataset = datasets[MAIN]
+    model = evaluate.load_best(workdir, task, {MAIN: dataset.inputs}, (0,))
     one = jax.tree.map(lambda x: x[0], (model["params"], model["variables"]))
     params, variables = jax.device_put(one)
     part = dataset.part("test")

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 
 from affectjax.data import planning
 from affectjax.data.clip_planning import ENCODINGS, Storage
@@ -18,6 +19,7 @@ class DataConfig:
     Attributes:
       name: a data set of `affectjax.data.sets`.
       dir: raw files or a prepared folder; "" for a data set made by code.
+      root: the folder in which a `dir` that is not absolute lies; "" for the working directory.
       view: "sequences" (features that somebody extracted) or "clips" (video, sound, text).
       aligned: of sequences, whether the modalities share their steps.
       format: of raw sequences, "auto" to find out.
@@ -28,6 +30,8 @@ class DataConfig:
       train, valid, test: which split of the source serves as which; `valid="holdout"` holds a part
         of `train` out, whole videos or speakers at a time.
       holdout: that part, from 0 to 1.
+      share: how much of the training part is trained on, from above 0 to 1: of each class the same
+        share, at least one example; drawn by `seed`, after validation examples are held out.
       fold: of data that comes in folds, the one whose splits those are; "" where there are none.
       folds: the folds to run one after the other, () for `fold` alone.
       split: what `--mode=eval` evaluates: "train", "valid" or "test".
@@ -47,16 +51,22 @@ class DataConfig:
         of a set made by code, frames come in the size in which they are stored.
       threshold: () or a number: scores from there up are the second of `classes`, others the first.
       classes: names of the two classes that `threshold` makes.
+      class_map: a scheme or pairs of `affectjax.emotions.table`, by which the classes of the data
+        become others, or are left out; "" to leave them. Of scores, "three" is their sign and "two"
+        the sign of those that are not 0.
       without: names of classes that a second table of results leaves out.
       missing_pattern: which modalities are taken away, see `affectjax.data.missing`; "" for none.
       missing_rate: of how many examples, from 0 to 1.
       missing_seed: of the draw, made once for each split of the source.
+      sources: by modality, the section of an unpaired data set that a run learns from besides this
+        one or in its place; its keys are those of this section.
       resident_mib: a split that needs no more than this lives on the devices; a larger one streams.
       threads: that read, decode and collate.
     """
 
     name: str
     dir: str = ""
+    root: str = ""
     view: str = planning.SEQUENCES
     aligned: bool = False
     format: str = "auto"
@@ -68,6 +78,7 @@ class DataConfig:
     valid: str = "valid"
     test: str = "test"
     holdout: float = 0.0
+    share: float = 1.0
     fold: str = ""
     folds: tuple[str, ...] = ()
     split: str = "test"
@@ -84,10 +95,12 @@ class DataConfig:
     allow_outside: bool = False
     threshold: tuple | float = ()
     classes: tuple[str, ...] = ("negative", "positive")
+    class_map: str = ""
     without: tuple[str, ...] = ()
     missing_pattern: str = ""
     missing_rate: float = 0.0
     missing_seed: int = 0
+    sources: Mapping[str, Mapping] | tuple = ()
     resident_mib: float = 512.0
     threads: int = 2
 
@@ -107,7 +120,7 @@ class DataConfig:
                 raise ValueError(f"{key} is {getattr(self, key)!r}; allowed: {', '.join(values)}")
         unknown = [
             m
-            for m in (*self.standardize, *self.max_length, *self.modalities)
+            for m in (*self.standardize, *self.max_length, *self.modalities, *self.sources)
             if m not in MODALITIES
         ]
         if unknown:
@@ -120,10 +133,14 @@ class DataConfig:
             isinstance(t, int | float) for t in self._thresholds
         ):
             raise ValueError(f"threshold is {self.threshold!r}; allowed: () or one number")
+        if self.class_map and self._thresholds:
+            raise ValueError("class_map and threshold both make classes; allowed: one of them")
         least = {"frames": 1, "tokens": 2, "image_size": 1, "keep_frames": 1, "threads": 1}
         for key, value in least.items():
             if getattr(self, key) < value:
                 raise ValueError(f"{key} is {getattr(self, key)}; allowed: {value} or more")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share is {self.share}; allowed: above 0 to 1")
         if self.seconds <= 0:
             raise ValueError(f"seconds is {self.seconds}; allowed: more than 0")
         if not 0 <= self.missing_rate <= 1:
@@ -140,6 +157,11 @@ class DataConfig:
     def cut(self) -> float | None:
         """Returns the threshold, None for none."""
         return self._thresholds[0] if self._thresholds else None
+
+    @property
+    def path(self) -> str:
+        """Returns where the data lies: `dir`, in `root`."""
+        return str(Path(self.root) / self.dir) if self.dir and self.root else self.dir
 
     @property
     def storage(self) -> Storage:

@@ -17,27 +17,33 @@ from affectjax.errors import InputError
 INPUTS, STATISTICS, TOKENIZER = "inputs.json", "standardization.npz", "tokenizer"
 
 
-def save(inputs: Inputs, workdir: Path) -> None:
-    """Writes what `load` reads into the workdir of a run."""
-    pipeline.save_statistics(inputs.statistics, workdir / STATISTICS)
+def where(workdir: Path, name: str) -> Path:
+    """Returns where a run describes a data set: the workdir, or sources/<name> of unpaired ones."""
+    return workdir / "sources" / name if name else workdir
+
+
+def save(inputs: Inputs, folder: Path) -> None:
+    """Writes what `load` reads into a folder: see `where`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pipeline.save_statistics(inputs.statistics, folder / STATISTICS)
     if inputs.tokenizer is not None:
-        inputs.tokenizer.save(workdir / TOKENIZER)
-    (workdir / INPUTS).write_text(json.dumps(inputs.to_json(), indent=2) + "\n", encoding="utf-8")
+        inputs.tokenizer.save(folder / TOKENIZER)
+    (folder / INPUTS).write_text(json.dumps(inputs.to_json(), indent=2) + "\n", encoding="utf-8")
 
 
-def load(workdir: Path) -> Inputs:
+def load(folder: Path) -> Inputs:
     """Returns the inputs of a run.
 
     Raises:
-      InputError: the workdir has none, or they are damaged.
+      InputError: the folder has none, or they are damaged.
     """
-    folder = workdir / TOKENIZER
+    words = folder / TOKENIZER
     try:
-        content = json.loads((workdir / INPUTS).read_text(encoding="utf-8"))
-        statistics = pipeline.load_statistics(workdir / STATISTICS)
-        tokenizer = Tokenizer.load(folder) if folder.is_dir() else None
+        content = json.loads((folder / INPUTS).read_text(encoding="utf-8"))
+        statistics = pipeline.load_statistics(folder / STATISTICS)
+        tokenizer = Tokenizer.load(words) if words.is_dir() else None
         return Inputs.from_json(content, tokenizer=tokenizer, statistics=statistics)
     except (OSError, ValueError, zipfile.BadZipFile, InputError) as error:
         raise InputError(
-            f"{workdir}: {INPUTS}, {STATISTICS} or {TOKENIZER}/ is missing or damaged ({error})"
+            f"{folder}: {INPUTS}, {STATISTICS} or {TOKENIZER}/ is missing or damaged ({error})"
         ) from error

@@ -1,12 +1,14 @@
 """Which examples of a prepared data set serve as what, and what each of them shows.
 
-Letters: N examples, K binary tasks, M modalities.
+Letters: N examples, C classes of the data, K binary tasks, M modalities.
 """
 
 import dataclasses
 
 import numpy as np
+from absl import logging
 
+from affectjax import emotions
 from affectjax.data import missing, sets
 from affectjax.data.config import HOLDOUT, DataConfig
 from affectjax.data.labels import LabelSpec
@@ -16,6 +18,8 @@ from affectjax.modalities import MODALITIES, chosen
 
 # The split in which the examples of all folds stand together.
 _FOLDED = "all"
+# Schemes that the sign of a score belongs to; 0 is neutral, or in none of them.
+_SIGNS = ("three", "two")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,18 +37,35 @@ class Part:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def only(self, kept: np.ndarray) -> "Part":
+        """Returns the part with the rows where `kept` `[N]` is true alone."""
+        return Part(self.source, self.rows[kept])
+
 
 class Parts:
     """The parts of a prepared data set, as the config chooses them.
 
     Attributes:
-      spec: what the labels mean, after `threshold`.
+      spec: what the labels mean, after `threshold` and `class_map`.
       modalities: those to use, in house order.
     """
 
-    def __init__(self, config: DataConfig, prepared: Prepared):
+    def __init__(self, config: DataConfig, prepared: Prepared, spec: LabelSpec | None = None):
+        """Works out the labels and what is held out.
+
+        Args:
+          config: see there.
+          prepared: the data.
+          spec: what the labels meant to a trained run, whose numbers the classes get; None for what
+            the data and the config say.
+
+        Raises:
+          InputError: the config does not fit the data, or the data not the spec.
+        """
         self.config, self.prepared = config, prepared
-        self.spec, self.modalities = self._spec(), self._modalities()
+        self._names = self._name_classes()
+        self.spec, self.modalities = self._spec(spec), self._modalities()
+        self._warned = spec is not None
         if config.missing_pattern:
             missing.check(config.missing_pattern, self.modalities)
         self._indices: dict[str, Index] = {}
@@ -66,11 +87,24 @@ class Parts:
         if self._held_out is not None and split == self.config.train:
             rows = rows[self._held_out == (name == HOLDOUT)]
         if not len(rows):
-            raise InputError(f'"config.data.{role}": split {name!r} has no example')
+            left = ' that "config.data.class_map" keeps' if self.config.class_map else ""
+            raise InputError(f'"config.data.{role}": split {name!r} has no example{left}')
+        if role == "train" and self.config.class_map and not self._warned:
+            self._warned = True
+            counts = np.bincount(self.index(source).label[rows], minlength=len(self.spec.classes))
+            for row in np.flatnonzero(counts == 0):
+                logging.warning("class %s has no example in train", self.spec.classes[row])
         return Part(source, rows)
 
     def _split(self, role: str, name: str) -> tuple[str, np.ndarray]:
-        """Returns the split on disk in which a split stands, and the rows of it."""
+        """Returns the split on disk in which a split stands, and the rows of it that are kept."""
+        source, rows = self._stored(role, name)
+        if self.config.class_map:
+            rows = rows[self.index(source).label[rows] >= 0]
+        return source, rows
+
+    def _stored(self, role: str, name: str) -> tuple[str, np.ndarray]:
+        """Returns the split on disk in which a split stands, and all the rows of it."""
         fold, folds = self.config.fold, self.prepared.folds
         if fold:
             if fold not in folds:
@@ -91,15 +125,19 @@ class Parts:
         )
 
     def index(self, source: str) -> Index:
-        """Returns ids and labels of a split on disk, the labels after `threshold`.
+        """Returns ids and labels of a split on disk, the labels as `spec` has them.
+
+        Those that `class_map` leaves out are -1; no part has them.
 
         Args:
           source: its name.
         """
         if source not in self._indices:
             index = self.prepared.index(source)
-            if self.config.cut is not None:
-                label = (index.label >= self.config.cut).astype(np.int32)
+            if self._names is not None:
+                places = {name: place for place, name in enumerate(self.spec.classes)}
+                numbers = np.array([places.get(name, -1) for name in self._names], np.int32)
+                label = numbers[self._categories(index.label)]
                 index = dataclasses.replace(index, label=label)
             self._indices[source] = index
         return self._indices[source]
@@ -135,15 +173,52 @@ class Parts:
         out = names[order][before < self.config.holdout * len(groups)]
         return np.isin(groups, out)
 
-    def _spec(self) -> LabelSpec:
-        spec = self.prepared.spec
+    def _name_classes(self) -> tuple[str, ...] | None:
+        """Returns what becomes of each of `_categories`, "" of those that are left out.
+
+        None where the labels stay as they are: scores and binary tasks.
+        """
+        spec, said = self.prepared.spec, self.config.class_map
         if self.config.cut is not None:
             if spec.kind != "score":
                 raise InputError(
                     f'"config.data.threshold" makes classes of scores, but the labels of '
                     f"{self.config.name} are of kind {spec.kind!r}"
                 )
-            spec = LabelSpec("class", self.config.classes)
+            return self.config.classes
+        if not said:
+            return spec.classes if spec.kind == "class" else None
+        if spec.kind == "class":
+            found = emotions.table(said, spec.classes)
+            return tuple(found.get(name, "") for name in spec.classes)
+        if spec.kind == "score" and said in _SIGNS:
+            return tuple(n if n in emotions.SCHEMES[said] else "" for n in emotions.THREE)
+        allowed = f"; allowed: {', '.join(_SIGNS)}" if spec.kind == "score" else ""
+        raise InputError(
+            f'"config.data.class_map" is {said!r}, but the labels of {self.config.name} are of '
+            f"kind {spec.kind!r}{allowed}"
+        )
+
+    def _categories(self, label: np.ndarray) -> np.ndarray:
+        """Returns `[N]`, the place in `_name_classes` of the labels `[N]` of the data.
+
+        Of scores: below the threshold or from there up; without one below, at or above 0.
+        """
+        if self.prepared.spec.kind == "class":
+            return label
+        if self.config.cut is not None:
+            return (label >= self.config.cut).astype(np.int32)
+        return np.sign(label).astype(np.int32) + 1
+
+    def _spec(self, run: LabelSpec | None) -> LabelSpec:
+        """Returns what the labels mean: to a trained run, if there is one, else in this data."""
+        spec = self.prepared.spec
+        if self._names is not None:
+            kept = tuple(name for name in self._names if name)
+            classes = emotions.classes_of(dict(enumerate(kept))) if self.config.class_map else kept
+            spec = LabelSpec("class", classes)
+        if run is not None:
+            spec = self._of_run(spec, run)
         unknown = [name for name in self.config.without if name not in spec.classes]
         if unknown:
             raise InputError(
@@ -151,6 +226,24 @@ class Parts:
                 f"{', '.join(spec.classes) or 'none, the labels are scores'}"
             )
         return spec
+
+    def _of_run(self, spec: LabelSpec, run: LabelSpec) -> LabelSpec:
+        """Returns the labels of a trained run, where those of this data are the same or, by
+        `class_map`, among them.
+        """
+        if spec.kind == run.kind == "class":
+            said = bool(self.config.class_map)
+            have = {name for name in self._names if name} if said else set(spec.classes)
+            fits = have <= set(run.classes) if said else have == set(run.classes)
+        else:
+            fits = (spec.kind, spec.classes) == (run.kind, run.classes)
+        if fits:
+            return run
+        mine, its = (", ".join(s.classes) or s.kind for s in (spec, run))
+        raise InputError(
+            f"{self.config.name} has the classes {mine}, but the run was trained on {its}; "
+            '"config.data.class_map" says which of the one are which of the other'
+        )
 
     def _modalities(self) -> tuple[str, ...]:
         have = tuple(m for m in MODALITIES if m in self.prepared.inputs)

@@ -4,6 +4,7 @@ Letters: N examples, B batch (over all devices), S seeds, T frames, D features.
 """
 
 import concurrent.futures
+import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,11 +17,13 @@ from affectjax.data import inputs as inputs_lib
 from affectjax.data import missing, prepared, sets
 from affectjax.data.config import DataConfig
 from affectjax.data.inputs import Arrays, Features, Frames, Inputs, Text, Waveform
+from affectjax.data.labels import LabelSpec
 from affectjax.data.parts import Part, Parts
-from affectjax.data.streams import Batches, order, rows_of
+from affectjax.data.streams import Batches, BatchSource, order, rows_of
 from affectjax.data.tokens import Tokenizer
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
+from affectjax.runtime import configs
 
 __all__ = ["Arrays", "Batches", "DataConfig", "Dataset", "Part", "order", "rows_of"]
 _CHUNK = 32
@@ -43,6 +46,8 @@ class Dataset:
         config: DataConfig,
         statistics: Mapping[str, Any] | None = None,
         tokenizer: Tokenizer | None = None,
+        *,
+        unpaired: bool = False,
     ):
         """Opens the data, preparing raw files on first use.
 
@@ -50,6 +55,8 @@ class Dataset:
           config: see there.
           statistics: those of an earlier run, None to compute them.
           tokenizer: that of an earlier run, None for the one that the config says.
+          unpaired: whether it is one of `config.data.sources`: examples without its modality are
+            left out.
 
         Raises:
           InputError: no data, no such split, fold, class or modality, or an empty split.
@@ -57,7 +64,8 @@ class Dataset:
         self.config = config
         self.prepared = prepared.open_prepared(_prepare(config))
         self._log()
-        self.parts = Parts(config, self.prepared)
+        self.unpaired, self._found = unpaired, dict[str, Part]()
+        self.parts = Parts(config, self.prepared, spec)
         self.spec, self.modalities = self.parts.spec, self.parts.modalities
         kinds = {m: self._kind(m) for m in self.modalities if self._is(m) != "text"}
         if "text" in self.modalities and self._is("text") == "text":
@@ -81,10 +89,25 @@ class Dataset:
     def part(self, role: str) -> Part:
         """Returns what serves as "train", "valid" or "test".
 
+        Of an unpaired data set those examples that have its modality, of a training part the share
+        that the config says.
+
         Raises:
           InputError: the data has no such split, or it is empty.
         """
-        return self.parts.find(role)
+        if role not in self._found:
+            part = self.parts.find(role)
+            if self.unpaired:
+                part = part.only(self.kept(part).any(1))
+                if not len(part):
+                    raise InputError(
+                        f"{self.prepared.path}: no example that serves as {role} has "
+                        f"{self.modalities[0]}"
+                    )
+            if role == "train" and self.config.share < 1:
+                part = part.only(share(self.labels(part), self.config.share, self.config.seed))
+            self._found[role] = part
+        return self._found[role]
 
     def fits(self, part: Part, *, training: bool = False) -> bool:
         """Returns whether a part may live on the devices.
@@ -157,7 +180,18 @@ class Dataset:
         epoch: int | None = None,
         seed: int | Sequence[int] = 0,
     ) -> Batches:
-        """Returns the batches for rows `[..., B]` of a part, read one by one through Grain.
+        """Returns `batches`, read one by one through Grain."""
+        return Batches(self.batches(part, rows, epoch=epoch, seed=seed), self.config.threads)
+
+    def batches(
+        self,
+        part: Part,
+        rows: Sequence[np.ndarray],
+        *,
+        epoch: int | None = None,
+        seed: int | Sequence[int] = 0,
+    ) -> BatchSource:
+        """Returns the batches for rows `[..., B]` of a part, by number.
 
         Args:
           part: which examples.
@@ -166,7 +200,7 @@ class Dataset:
           seed: of the random frames; of several models, one for each place of the first axis of
             `rows`.
         """
-        return Batches(_BatchSource(self, part, rows, epoch, seed), self.config.threads)
+        return _PartBatches(self, part, rows, epoch, seed)
 
     def reader(self, part: Part) -> Callable[[int], dict[str, Any]]:
         """Returns a function from a row of a part to its record, as `inputs.collate` takes it."""
@@ -303,7 +337,56 @@ class Dataset:
         return statistics
 
 
-class _BatchSource:
+def open_all(
+    config: DataConfig, names: Sequence[str], inputs: Mapping[str, Inputs] | None = None
+) -> dict[str, Dataset]:
+    """Returns the data sets of a run by name, each with all of its three parts.
+
+    Args:
+      config: `config.data`.
+      names: "" for the data set that it describes itself, or of its `sources`.
+      inputs: those of an earlier run by name, None to look at the data.
+
+    Raises:
+      InputError: see `Dataset`, or there is no source of that name.
+    """
+    opened = {}
+    for name in names:
+        own = config
+        if name:
+            if name not in config.sources:
+                raise InputError(f'"config.data.sources" has no {name}: what is learned from?')
+            section = f"config.data.sources.{name}"
+            own = configs.read(DataConfig, config.sources[name], section)
+            own = dataclasses.replace(own, modalities=(name,))
+        before = {}
+        if inputs is not None:
+            known = inputs[name]
+            before = {"statistics": known.statistics, "tokenizer": known.tokenizer}
+        opened[name] = Dataset(own, **before, unpaired=bool(name))
+        for role in ("train", "valid", "test"):
+            opened[name].part(role)
+    return opened
+
+
+def share(label: np.ndarray, part: float, seed: int) -> np.ndarray:
+    """Returns `[N]` bool: so large a part of each class, at least one example of it.
+
+    Args:
+      label: `[N]` int; of other labels all examples are one class.
+      part: above 0 to 1.
+      seed: of the draw.
+    """
+    label = label if label.dtype.kind == "i" and label.ndim == 1 else np.zeros(len(label), int)
+    order = np.random.Generator(np.random.Philox(seed)).permutation(len(label))
+    chosen = np.zeros(len(label), bool)
+    for value in np.unique(label):
+        own = order[label[order] == value]
+        chosen[own[: max(1, round(part * len(own)))]] = True
+    return chosen
+
+
+class _PartBatches(BatchSource):
     """Batch i of a stream by number: what Grain's threads call."""
 
     def __init__(
@@ -343,12 +426,12 @@ def load_statistics(path: Path) -> dict[str, dict[str, np.ndarray]]:
 def _prepare(config: DataConfig) -> Path:
     """Returns the prepared folder for the config, preparing raw files in the cache if need be."""
     made_by_code = hasattr(sets.get(config.name), "generate")
-    if not config.dir and not made_by_code:
+    if not config.path and not made_by_code:
         raise InputError(f'"config.data.dir" is empty: where are the files of {config.name}?')
     default = os.environ.get("AFFECTJAX_CACHE") or Path.home() / ".cache" / "affectjax"
     return prepared.cached(
         config.name,
-        config.dir or None,
+        config.path or None,
         Path(config.cache_dir or default),
         aligned=config.aligned,
         seed=config.seed,

@@ -102,7 +102,9 @@ def train_step(
         (_, (variables, measured)), grads = jax.value_and_grad(objective, has_aux=True)(
             state["params"]
         )
-        examples = lax.psum(measured.pop(EXAMPLES, batch["weight"].sum()), AXIS)
+        if EXAMPLES not in measured:
+            measured[EXAMPLES] = batch["weight"].sum()
+        examples = lax.psum(measured.pop(EXAMPLES), AXIS)
         grads, measured = lax.pmean((grads, measured), AXIS)
         updates, opt = tx.update(grads, state["opt"], state["params"])
         updates = jax.tree.map(lambda u: u * state["scale"], updates)

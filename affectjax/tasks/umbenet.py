@@ -28,7 +28,7 @@ from affectjax.ops.dropout import global_rows
 from affectjax.runtime import configs
 from affectjax.runtime.optim import OptimConfig
 from affectjax.runtime.steps import EXAMPLES
-from affectjax.tasks.base import Batch, Measurements, Stage, StageConfig, Tree, class_table
+from affectjax.tasks.base import Batch, Ending, Measurements, Stage, StageConfig, Tree, class_table
 
 STAGES = ("unimodal", "missing")
 SHOWS = ("one", "subset", "all")
@@ -261,7 +261,7 @@ def forget_epoch(variables: Tree) -> Tree:
     return {POOL: {"pool": pool | {"epoch": jnp.zeros_like(pool["epoch"])}}}
 
 
-def hand_over(model: Tree, seed: int, *, threshold: float) -> Tree:
+def hand_over(model: Tree, ending: Ending, *, threshold: float) -> Tree:
     """Returns the model with a new pool: activated prompts stay, the others start anew.
 
     The next stage has a new optimizer, so no moments survive. Which modality activated a prompt is
@@ -269,14 +269,14 @@ def hand_over(model: Tree, seed: int, *, threshold: float) -> Tree:
 
     Args:
       model: `{"params", "variables"}`, host side.
-      seed: of the run.
+      ending: with the seed.
       threshold: see `UMBEnetStage`.
 
     Source: SPEC section 1, training; section 3.4.
     """
     pool, counts = model["params"]["pool"], model["variables"][POOL]["pool"]
     kept = np.asarray(prompts.activated(counts["epoch"][:-1], threshold))
-    draw = np.random.Generator(np.random.Philox(key=seed)).normal
+    draw = np.random.Generator(np.random.Philox(key=ending.seed)).normal
     anew = {
         name: np.where(
             kept.reshape(-1, *[1] * (pool[name].ndim - 1)),

@@ -7,6 +7,7 @@ import collections
 import functools
 import itertools
 import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -24,6 +25,7 @@ from affectjax.models.assembly import ModelConfig, class_tokens
 from affectjax.models.umbenet import POOL
 from affectjax.runtime.configs import section
 from affectjax.runtime.optim import OptimConfig
+from affectjax.tasks.base import Ending
 from affectjax.tasks.umbenet import (
     Task,
     UMBEnetStage,
@@ -153,7 +155,7 @@ def trained(length=3, width=4, keys=5, counts=COUNTS):
 def handed(seed=0, threshold=0.5, **kwargs):
     """Returns which prompts have the same key and value, and the two models."""
     before = trained(**kwargs)
-    after = hand_over(before, seed, threshold=threshold)
+    after = hand_over(before, Ending(seed, Path(), None), threshold=threshold)
     old, new = before["params"]["pool"], after["params"]["pool"]
     same = {
         name: [n for n in range(len(old[name])) if np.array_equal(old[name][n], new[name][n])]
@@ -221,7 +223,7 @@ def test_the_next_stage_takes_what_is_handed_over():
     params, variables = start(task())
     variables[POOL]["pool"]["epoch"][0, :3] = 5, 4, 3
     model = {"params": params, "variables": variables}
-    after = stage(task(), "unimodal").on_end(model, 0)
+    after = stage(task(), "unimodal").on_end(model, Ending(0, Path(), None))
     (loss, _), _ = shared("missing")(after["params"], after["variables"], batch_of(EVERYTHING), KEY)
     assert np.isfinite(loss)
     assert jax.tree.map(np.shape, after) == jax.tree.map(np.shape, model)
