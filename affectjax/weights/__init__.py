@@ -2,6 +2,18 @@
 
 from affectjax.weights.folder import checksum
 from affectjax.weights.from_bert import BertWeights, bert
+from affectjax.weights.from_clap import ClapWeights, clap
 from affectjax.weights.from_clip import ClipWeights, clip
+from affectjax.weights.from_resnet import ResNetWeights, resnet
 
-__all__ = ["BertWeights", "ClipWeights", "bert", "checksum", "clip"]
+__all__ = [
+    "BertWeights",
+    "ClapWeights",
+    "ClipWeights",
+    "ResNetWeights",
+    "bert",
+    "checksum",
+    "clap",
+    "clip",
+    "resnet",
+]
