@@ -17,12 +17,11 @@ THREE = ("negative", "neutral", "positive")
 TWO = ("negative", "positive")
 SCHEMES: dict[str, tuple[str, ...]] = {"seven": SEVEN, "three": THREE, "two": TWO}
 
-# What data sets write for the seven; a word that is not here belongs to none of them.
+# What data sets write for the seven; a word that is not here belongs to none of them, as RAVDESS's
+# "calm" and IEMOCAP's "excited", which the counts of Table 8 of the supramodal paper leave out too.
 WORDS: dict[str, str] = {name: name for name in SEVEN} | {
     "angry": "anger",
-    "calm": "neutral",
     "disgusted": "disgust",
-    "excited": "happiness",
     "fearful": "fear",
     "happy": "happiness",
     "joy": "happiness",
@@ -30,8 +29,8 @@ WORDS: dict[str, str] = {name: name for name in SEVEN} | {
     "surprised": "surprise",
 }
 
-# GoEmotions' own grouping (its ekman_mapping.json), for sets that have all of these words: alone, as
-# MAFW's disappointment is, a word may be a class beside the seven.
+# GoEmotions' own grouping (its ekman_mapping.json), for sets that have all of these words: one
+# alone, as MAFW's disappointment, may be a class beside the seven.
 EKMAN: dict[str, str] = {
     "admiration": "happiness",
     "amusement": "happiness",

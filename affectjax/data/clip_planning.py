@@ -99,7 +99,8 @@ def make(name: str, raw: str | Path | None, seed: int, storage: Storage, strict:
         source, seed = Path(raw), None
         if not source.exists():
             raise InputError(f"{source}: no such file or folder")
-        spec = module.labels(source) if module.LABELS is None else module.LABELS
+        said = getattr(module, "CLIP_LABELS", module.LABELS)
+        spec = module.labels(source) if said is None else said
         listed = tuple(module.clips(source, ledger, **_listing_options(module, storage)))
         if storage.image_encoding == "auto":
             storage = dataclasses.replace(storage, image_encoding="jpeg")

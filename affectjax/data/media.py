@@ -24,7 +24,8 @@ from affectjax.data import containers
 from affectjax.data.clips import SAMPLE_RATE
 from affectjax.errors import InputError
 
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp")
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+_KINDS = "jpg, png, bmp, webp, tif, gif"
 # Sound codecs need some packets before the wanted one to be exact: 80 ms for Opus, less elsewhere.
 PREROLL = 0.2
 
@@ -71,6 +72,8 @@ def frames(path: Path | str, count: int) -> np.ndarray:
 def image(path: Path | str) -> np.ndarray:
     """Returns an image file as `[H, W, 3]` uint8 RGB, turned as its EXIF orientation says.
 
+    Of a gif that moves it is the first picture.
+
     Raises:
       InputError: the file is missing, empty or no image.
     """
@@ -80,7 +83,7 @@ def image(path: Path | str) -> np.ndarray:
     except cv2.error:
         decoded = None
     if decoded is None:
-        raise InputError(f"{path}: cannot be read as an image; allowed: jpg, png, bmp")
+        raise InputError(f"{path}: cannot be read as an image; allowed: {_KINDS}")
     return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
 
 
@@ -98,7 +101,7 @@ def folder(path: Path | str, count: int) -> np.ndarray:
         raise InputError(f"{path}: no such folder")
     files = [p for p in path.iterdir() if p.suffix.lower() in IMAGES and p.name[0] != "."]
     if not files:
-        raise InputError(f"{path}: the folder holds no image; allowed: jpg, jpeg, png, bmp")
+        raise InputError(f"{path}: the folder holds no image; allowed: {_KINDS}")
     files.sort(key=lambda p: (_natural(p.name), p.name))
     chosen = [image(files[i]) for i in middles(len(files), count)]
     return np.stack([fit(x, *chosen[0].shape[:2]) for x in chosen])

@@ -228,18 +228,21 @@ class Parts:
         return spec
 
     def _of_run(self, spec: LabelSpec, run: LabelSpec) -> LabelSpec:
-        """Returns the labels of a trained run, where those of this data are the same or, by
-        `class_map`, among them.
+        """Returns the labels of a trained run, where those of this data are the same ones.
+
+        By `class_map` they need only be among them.
         """
-        if spec.kind == run.kind == "class":
-            said = bool(self.config.class_map)
-            have = {name for name in self._names if name} if said else set(spec.classes)
-            fits = have <= set(run.classes) if said else have == set(run.classes)
+        have = spec.classes
+        if self.config.class_map:
+            have = tuple(dict.fromkeys(name for name in self._names if name))
+            fits = set(have) <= set(run.classes)
+        elif spec.kind == "class":
+            fits = set(have) == set(run.classes)
         else:
-            fits = (spec.kind, spec.classes) == (run.kind, run.classes)
-        if fits:
+            fits = have == run.classes
+        if fits and spec.kind == run.kind:
             return run
-        mine, its = (", ".join(s.classes) or s.kind for s in (spec, run))
+        mine, its = ", ".join(have) or spec.kind, ", ".join(run.classes) or run.kind
         raise InputError(
             f"{self.config.name} has the classes {mine}, but the run was trained on {its}; "
             '"config.data.class_map" says which of the one are which of the other'

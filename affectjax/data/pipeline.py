@@ -36,7 +36,7 @@ class Dataset:
     Attributes:
       prepared: what lies on disk.
       parts: which of it serves as what.
-      spec: what the labels mean, after `threshold`.
+      spec: what the labels mean, after `threshold` and `class_map`.
       modalities: in house order.
       inputs: how records become batches; `tokenizer` and `statistics` are its.
     """
@@ -48,6 +48,7 @@ class Dataset:
         tokenizer: Tokenizer | None = None,
         *,
         unpaired: bool = False,
+        spec: LabelSpec | None = None,
     ):
         """Opens the data, preparing raw files on first use.
 
@@ -57,9 +58,11 @@ class Dataset:
           tokenizer: that of an earlier run, None for the one that the config says.
           unpaired: whether it is one of `config.data.sources`: examples without its modality are
             left out.
+          spec: what the labels meant to an earlier run, None for what the data and the config say.
 
         Raises:
-          InputError: no data, no such split, fold, class or modality, or an empty split.
+          InputError: no data, no such split, fold, class or modality, an empty split, or classes
+            that the earlier run does not have.
         """
         self.config = config
         self.prepared = prepared.open_prepared(_prepare(config))
@@ -338,14 +341,18 @@ class Dataset:
 
 
 def open_all(
-    config: DataConfig, names: Sequence[str], inputs: Mapping[str, Inputs] | None = None
+    config: DataConfig,
+    names: Sequence[str],
+    inputs: Mapping[str, Inputs] | None = None,
+    roles: Sequence[str] = ("train", "valid", "test"),
 ) -> dict[str, Dataset]:
-    """Returns the data sets of a run by name, each with all of its three parts.
+    """Returns the data sets of a run by name.
 
     Args:
       config: `config.data`.
       names: "" for the data set that it describes itself, or of its `sources`.
       inputs: those of an earlier run by name, None to look at the data.
+      roles: the parts that each must have.
 
     Raises:
       InputError: see `Dataset`, or there is no source of that name.
@@ -362,9 +369,13 @@ def open_all(
         before = {}
         if inputs is not None:
             known = inputs[name]
-            before = {"statistics": known.statistics, "tokenizer": known.tokenizer}
+            before = {
+                "statistics": known.statistics,
+                "tokenizer": known.tokenizer,
+                "spec": known.spec,
+            }
         opened[name] = Dataset(own, **before, unpaired=bool(name))
-        for role in ("train", "valid", "test"):
+        for role in roles:
             opened[name].part(role)
     return opened
 

@@ -60,10 +60,11 @@ def test_ravdess(tmp_path):
         tmp_path / "Actor_01" / "03-02-03-01-01-01-01.wav",  # a song
         tmp_path / "Actor_01" / "._03-01-01-01-01-01-01.wav",
         tmp_path / "Actor_01" / "notes.txt",
-        tmp_path / "Actor_19" / "01-01-05-01-01-01-19.mp4",
-        tmp_path / "Actor_19" / "02-01-05-01-01-01-19.mp4",  # the same without sound
-        tmp_path / "Actor_19" / "03-01-05-01-01-01-19.wav",  # the same without pictures
-        tmp_path / "Actor_19" / "03-01-05-01-01-02-19.wav",  # another repetition
+        tmp_path / "Actor_20" / "03-01-04-01-01-01-20.wav",
+        tmp_path / "Actor_21" / "01-01-05-01-01-01-21.mp4",
+        tmp_path / "Actor_21" / "02-01-05-01-01-01-21.mp4",  # the same without sound
+        tmp_path / "Actor_21" / "03-01-05-01-01-01-21.wav",  # the same without pictures
+        tmp_path / "Actor_21" / "03-01-05-01-01-02-21.wav",  # another repetition
         tmp_path / "Actor_22" / "03-01-02-01-01-01-22.WAV",
         tmp_path / "Actor_22" / "02-01-03-01-01-01-22.mp4",  # without sound, on its own
         tmp_path / "Actor_24" / "03-01-07-01-01-01-24.wav",
@@ -73,15 +74,16 @@ def test_ravdess(tmp_path):
     assert {name: (c.split, c.label) for name, c in found.items()} == {
         "03-01-01-01-01-01-01": ("train", "neutral"),
         "03-01-08-02-02-02-01": ("train", "surprised"),
-        "01-01-05-01-01-01-19": ("valid", "angry"),
-        "03-01-05-01-01-02-19": ("valid", "angry"),
+        "03-01-04-01-01-01-20": ("train", "sad"),
+        "01-01-05-01-01-01-21": ("valid", "angry"),
+        "03-01-05-01-01-02-21": ("valid", "angry"),
         "03-01-02-01-01-01-22": ("valid", "calm"),
         "03-01-07-01-01-01-24": ("test", "disgust"),
     }
-    sound, film = found["03-01-08-02-02-02-01"], found["01-01-05-01-01-01-19"]
+    sound, film = found["03-01-08-02-02-02-01"], found["01-01-05-01-01-01-21"]
     assert sound.audio == tmp_path / "Actor_01" / "03-01-08-02-02-02-01.flac"
     assert sound.video is None and sound.text == "Dogs are sitting by the door"
-    assert film.video == tmp_path / "Actor_19" / "01-01-05-01-01-01-19.mp4"
+    assert film.video == tmp_path / "Actor_21" / "01-01-05-01-01-01-21.mp4"
     assert film.audio is None and film.text == "Kids are talking by the door"
     assert ledger.skipped == {}
     assert sets.get("ravdess").LABELS.classes.index("fearful") == 5
@@ -92,11 +94,11 @@ def test_ravdess(tmp_path):
     [
         ("03-01-01-01-01-01.wav", "not seven fields"),
         ("angry.wav", "not seven fields"),
-        ("03-01-09-01-01-01-02.wav", "emotion 09 is none of 01 to 08"),
-        ("03-01-00-01-01-01-02.wav", "emotion 00 is none of 01 to 08"),
+        ("03-01-09-01-01-01-02.wav", "emotion 09 of speech is none of 01 to 08"),
+        ("03-01-00-01-01-01-02.wav", "emotion 00 of speech is none of 01 to 08"),
         ("03-01-01-01-03-01-02.wav", "statement 03 is neither 01 nor 02"),
         ("03-01-01-01-01-01-07.wav", "is of actor 07, in Actor_02"),
-        ("03-01-01-01-01-01-02.wav", "there in another format"),
+        ("03-01-01-01-01-01-02.wav", "there in another file"),
     ],
 )
 def test_ravdess_files_that_are_skipped(file, reason, tmp_path):
@@ -110,8 +112,60 @@ def test_ravdess_files_that_are_skipped(file, reason, tmp_path):
 
 def test_ravdess_without_speech(tmp_path):
     touch(tmp_path / "Actor_01" / "03-02-03-01-01-01-01.wav")
-    with pytest.raises(InputError, match="no speech in Actor_"):
+    with pytest.raises(
+        InputError, match=r"no speech in Actor_.* names of those begin 01-01 or 03-01"
+    ):
         listed("ravdess", tmp_path)
+
+
+def sung(raw):
+    """Writes speech and songs as their archives are unpacked."""
+    speech, song = raw / "Audio_Speech_Actors_01-24", raw / "Audio_Song_Actors_01-24"
+    touch(
+        speech / "Actor_01" / "03-01-08-01-01-01-01.wav",
+        speech / "Actor_23" / "03-01-03-01-01-01-23.wav",
+        song / "Actor_01" / "03-02-03-01-01-01-01.wav",
+        song / "Actor_01" / "03-02-06-01-02-01-01.wav",
+        song / "Actor_22" / "03-02-02-01-01-01-22.wav",
+        song / "Actor_24" / "03-02-01-01-01-01-24.wav",
+    )
+    return raw
+
+
+def test_ravdess_song(tmp_path):
+    touch(sung(tmp_path) / "Actor_02" / "03-02-07-01-01-01-02.wav")
+    found, skipped = listed("ravdess_song", tmp_path)
+    assert {name: (c.split, c.label) for name, c in found.items()} == {
+        "03-02-03-01-01-01-01": ("train", "happy"),
+        "03-02-06-01-02-01-01": ("train", "fearful"),
+        "03-02-02-01-01-01-22": ("valid", "calm"),
+        "03-02-01-01-01-01-24": ("test", "neutral"),
+    }
+    assert skipped == {("train", "03-02-07-01-01-01-02"): "emotion 07 of song is none of 01 to 06"}
+    song = sets.get("ravdess_song")
+    assert song.LABELS.classes == ("neutral", "calm", "happy", "sad", "angry", "fearful")
+    assert sets.group(song, "03-02-01-01-01-01-24") == "24"
+
+
+def test_ravdess_all_has_speech_and_song(tmp_path):
+    both, skipped = listed("ravdess_all", sung(tmp_path))
+    parts = [listed(name, tmp_path)[0] for name in ("ravdess", "ravdess_song")]
+    assert both == parts[0] | parts[1] and [len(p) for p in parts] == [2, 4] and skipped == {}
+    module = sets.get("ravdess_all")
+    assert module.LABELS == sets.get("ravdess").LABELS
+    splits = {}
+    for clip in both.values():
+        splits.setdefault(sets.group(module, clip.id), set()).add(clip.split)
+    assert splits == {"01": {"train"}, "22": {"valid"}, "23": {"test"}, "24": {"test"}}
+
+
+def test_ravdess_song_of_speech_alone(tmp_path):
+    touch(tmp_path / "Actor_01" / "03-01-03-01-01-01-01.wav")
+    with pytest.raises(
+        InputError, match=r"no song in Actor_.* names of those begin 01-02 or 03-02"
+    ):
+        listed("ravdess_song", tmp_path)
+    assert list(listed("ravdess_all", tmp_path)[0]) == ["03-01-03-01-01-01-01"]
 
 
 # FER2013
@@ -446,7 +500,7 @@ def test_mafw_without_lists_or_clips(tmp_path):
 def test_real_ravdess_speech():
     found = sets.get("ravdess").clips(REALDATA / "ravdess_speech", Ledger())
     splits = [clip.split for clip in found]
-    assert {s: splits.count(s) for s in set(splits)} == {"train": 18 * 60, "valid": 4 * 60}
+    assert {s: splits.count(s) for s in set(splits)} == {"train": 20 * 60, "valid": 2 * 60}
     # Each actor says both sentences twice in each emotion and strength; neutral has one strength.
     counts = {
         name: sum(c.label == name for c in found) for name in sets.get("ravdess").LABELS.classes

@@ -133,8 +133,8 @@ def sequence_split(split: str, seed: int, count: int | None = None) -> Split:
 def unpaired(modality: str, seed: int, split: str = "train") -> Unpaired:
     """Makes the view of one modality alone.
 
-    The examples of a split are dealt to the three modalities in turn, so no example is in two of
-    them, and no pair can be put together again.
+    Each modality has a script of its own, so no example is in two of them, and there is no pair to
+    be put together.
 
     Args:
       modality: `image` (the frame of strongest expression), `audio` or `text`.
@@ -142,20 +142,20 @@ def unpaired(modality: str, seed: int, split: str = "train") -> Unpaired:
       split: `train`, `valid` or `test`.
 
     Returns:
-      A third of the examples of the split.
+      As many examples as the other views have; ids are unique over the three modalities.
 
     Raises:
       InputError: for an unknown modality or split.
     """
     if modality not in UNPAIRED:
         raise InputError(f"modality {modality!r} of affect_synth: must be one of {UNPAIRED}.")
-    script = _script(split, seed, None)
-    script = script.part(slice(UNPAIRED.index(modality), None, len(UNPAIRED)))
+    own = np.random.SeedSequence((seed, 1 + UNPAIRED.index(modality))).generate_state(1)[0]
+    script = _script(split, int(own), None)
     if modality == "image":
         x = face.draw(face.pose(script, script.flash[:, None]), face.looks(script))[:, 0]
     else:
         x = voice.waveform(script) if modality == "audio" else _spoken(script)
-    return Unpaired(x, script.emotion, script.ids)
+    return Unpaired(x, script.emotion, tuple(f"{modality}_{name}" for name in script.ids))
 
 
 def _script(split: str, seed: int, count: int | None) -> Script:
