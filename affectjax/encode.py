@@ -33,7 +33,7 @@ from affectjax.errors import InputError
 from affectjax.models.assembly import DTYPES
 from affectjax.models.bert import Bert
 from affectjax.models.clip import ImageTower, TextTower
-from affectjax.models.umbenet import encode_frames
+from affectjax.models.encoders import encode_frames
 
 # By kind of features, the modalities that they are made of.
 FEATURES = {"clip": ("text", "vision"), "bert": ("text",)}

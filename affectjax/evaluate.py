@@ -318,7 +318,7 @@ def open_run(
     data = configs.read(DataConfig, config["data"], "config.data")
     wanted = base.evaluated(config)
     inputs = {name: described.load(described.where(workdir.path, name)) for name in wanted}
-    datasets = pipeline.open_all(data, wanted, inputs)
+    datasets = pipeline.open_all(data, wanted, inputs, (data.split,))
     task = base.build(config, {n: d.inputs for n, d in datasets.items()}, parallel.AXIS)
     return workdir, config, datasets, task, Engine(parallel_config.engine)
 

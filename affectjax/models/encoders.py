@@ -3,15 +3,16 @@
 Letters: B examples, T steps, S samples, F frames, D features, H height, W width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 
+from affectjax.data.clips import SAMPLE_RATE
 from affectjax.models.layers import Block, Dropout, Layers, layer_norm
-from affectjax.ops import masking
+from affectjax.ops import masking, mel
 
 # The audio encoder of SPEC section 1: six convolutions, each five times shorter than its input.
 AUDIO_CHANNELS = (16, 32, 64, 128, 256, 512)
@@ -144,6 +145,47 @@ def _windows(x: jax.Array) -> jax.Array:
     return jnp.concatenate([rows[:, i : i + steps] for i in shifts], axis=-1)
 
 
+class MelConv(nn.Module):
+    """A log-mel spectrogram to one feature: convolutions over time and pitch, mean and maximum.
+
+    The spectrogram is seen twice: as it is, and relative to the mean of each band over the clip,
+    which takes away much of the voice and of the microphone. Steps after the end of the sound are
+    masked at every layer.
+
+    Attributes:
+      channels: of each stage, see `ImageConv`.
+      projection: D of the result.
+      dropout: rate before the projection.
+      axis_name: see `Dropout`.
+    """
+
+    channels: Sequence[int]
+    projection: int
+    dropout: float = 0.0
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
+        """Maps a waveform `[B, S]` in [-1, 1], 16 kHz, and its mask `[B, S]` to `[B, D]`."""
+        front = mel.FrontEnd(rate=SAMPLE_RATE)
+        loud = mel.spectrogram(x, mask, SAMPLE_RATE, front)
+        mask = mel.frame_mask(mask, front)
+        relative = loud - masking.masked_mean(loud, mask)[:, None]
+        # Decibels to numbers of about one; speech lies around -40.
+        x = jnp.stack([(loud + 40) / 20, relative / 10], axis=-1)
+        x = masking.zero_masked(x, mask[..., None])
+        for i, width in enumerate(self.channels):
+            x = nn.Dense(width, name=f"conv_{i}")(_patches(x, 4) if i == 0 else _halving(x))
+            x = nn.relu(layer_norm(f"norm_{i}")(x))
+            mask = mask[:, :: 4 if i == 0 else 2]
+            x = masking.zero_masked(x, mask[..., None])
+        x = rearrange(x, "b t m d -> b t (m d)")
+        # What is left is not negative, so the zeros of masked steps are no maximum.
+        x = jnp.concatenate([masking.masked_mean(x, mask), x.max(axis=1)], axis=-1)
+        x = Dropout(self.dropout, self.axis_name)(x, train=train)
+        return nn.Dense(self.projection, name="project")(x)
+
+
 def encode(
     parent: nn.Module, name: str, x: jax.Array, mask: jax.Array, *, train: bool
 ) -> jax.Array:
@@ -165,3 +207,22 @@ def encode(
 
     layers = Layers(block, parent.layers, name=name)
     return layers(x, None, mask, train=train)[0]
+
+
+def encode_frames(
+    tower: Callable[[jax.Array], jax.Array],
+    frames: jax.Array,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> jax.Array:
+    """Returns what a tower gives for each frame, `[B, T, D]`.
+
+    Args:
+      tower: maps images `[B T, H, W, 3]` to `[B T, D]`.
+      frames: `[B, T, H, W, 3]` in [0, 255].
+      mean: of the pixels from 0 to 1, red, green and blue.
+      std: their deviation.
+    """
+    flat = frames.reshape(-1, *frames.shape[2:]).astype(jnp.float32)
+    flat = (flat / 255.0 - jnp.array(mean)) / jnp.array(std)
+    return tower(flat).reshape(*frames.shape[:2], -1)

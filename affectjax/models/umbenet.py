@@ -5,7 +5,7 @@ Letters: B examples, M modalities, T steps, D features, N prompts of the pool, k
 tokens of a prompt, Dt width of the text tower, C classes, S tokens of a class name.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -17,7 +17,14 @@ from jax import lax
 from affectjax.errors import InputError
 from affectjax.models.bert import Bert
 from affectjax.models.clip import ImageTower, TextTower, check_heads
-from affectjax.models.encoders import AudioConv, FrameHead, ImageConv, SequenceEncoder, encode
+from affectjax.models.encoders import (
+    AudioConv,
+    FrameHead,
+    ImageConv,
+    SequenceEncoder,
+    encode,
+    encode_frames,
+)
 from affectjax.ops import masking, prompts
 
 POOL = "pool"
@@ -342,25 +349,6 @@ class UMBEnet(nn.Module):
             return seen[0] if isinstance(seen, tuple) else seen
 
         return encode_frames(tower, frames, self.mean, self.std)
-
-
-def encode_frames(
-    tower: Callable[[jax.Array], jax.Array],
-    frames: jax.Array,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-) -> jax.Array:
-    """Returns what a tower gives for each frame, `[B, T, D]`.
-
-    Args:
-      tower: maps images `[B T, H, W, 3]` to `[B T, D]`.
-      frames: `[B, T, H, W, 3]` in [0, 255].
-      mean: of the pixels from 0 to 1, red, green and blue.
-      std: their deviation.
-    """
-    flat = frames.reshape(-1, *frames.shape[2:]).astype(jnp.float32)
-    flat = (flat / 255.0 - jnp.array(mean)) / jnp.array(std)
-    return tower(flat).reshape(*frames.shape[:2], -1)
 
 
 def normalize(x: jax.Array) -> jax.Array:

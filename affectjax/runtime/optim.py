@@ -17,7 +17,9 @@ class OptimConfig:
       learning_rate: the peak.
       weight_decay: decoupled, of adamw.
       clip_norm: largest global norm of a gradient, 0 for no limit.
-      schedule: "constant", "cosine" (to zero over the stage) or "step".
+      schedule: "constant", "cosine" (to zero over the stage, or over a period) or "step".
+      period_epochs: of "cosine": after so many epochs the rate starts again at its peak; 0 for one
+        period as long as the stage.
       warmup_epochs: linear from zero, in epochs.
       step_epochs: epochs at which "step" multiplies the rate by `step_factor`.
       step_factor: see there.
@@ -35,6 +37,7 @@ class OptimConfig:
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     schedule: str = "constant"
+    period_epochs: float = 0.0
     warmup_epochs: float = 0.0
     step_epochs: tuple[int, ...] = ()
     step_factor: float = 0.1
@@ -50,6 +53,10 @@ class OptimConfig:
                 raise ValueError(f"{key} is {value!r}; allowed: {', '.join(allowed)}")
         if not 0 <= self.average_decay < 1:
             raise ValueError(f"average_decay is {self.average_decay}; allowed: from 0 to below 1")
+        if self.period_epochs and (self.schedule != "cosine" or self.period_epochs < 0):
+            raise ValueError(
+                f"period_epochs is {self.period_epochs}; allowed: 0 or more, with schedule cosine"
+            )
         if self.weight_decay and self.name == "adam":
             raise ValueError("weight_decay is for adamw; with adam it would not be read")
 
@@ -58,7 +65,9 @@ def schedule(config: OptimConfig, epochs: int, steps: int) -> optax.Schedule:
     """Returns the learning rate at a step of a stage of `epochs` epochs of `steps` steps."""
     warmup = round(config.warmup_epochs * steps)
     if config.schedule == "cosine":
-        after = optax.cosine_decay_schedule(config.learning_rate, max(epochs * steps - warmup, 1))
+        period = round(config.period_epochs * steps) or max(epochs * steps - warmup, 1)
+        once = optax.cosine_decay_schedule(config.learning_rate, period)
+        after = (lambda step: once(step % period)) if config.period_epochs else once
     elif config.schedule == "step":
         drops = {epoch * steps - warmup: config.step_factor for epoch in config.step_epochs}
         after = optax.piecewise_constant_schedule(config.learning_rate, drops)

@@ -1,0 +1,210 @@
+"""The supramodal concept learner: one emotion encoder for every modality, read by towers.
+
+Source: SPEC section 3; the supramodal paper, section 3.1 and figure 1.
+Letters: B examples, T steps, S samples, D features, E features of an emotion, H height, W width.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from affectjax.data.clips import SAMPLE_RATE
+from affectjax.models.bert import Bert
+from affectjax.models.clap import AudioTower
+from affectjax.models.clip import ImageTower, TextTower
+from affectjax.models.encoders import (
+    AudioConv,
+    ImageConv,
+    MelConv,
+    SequenceEncoder,
+    encode_frames,
+)
+from affectjax.models.norms import BatchNorm
+from affectjax.ops import masking, mel
+
+SEVEN, THREE = 7, 3
+
+
+class Reader(nn.Module):
+    """One modality, raw or as features, to one feature.
+
+    Attributes:
+      kind: the tower: "clip" and "conv" of frames, "clip" and "bert" of text, "clap", "mel" and
+        "conv" of sound, "features" of any sequence.
+      tower: its arguments; of "clap" also `front`, those of its `FrontEnd`.
+      width: D of the feature; where the tower gives another, a Dense follows.
+      mean, std: of the pixels from 0 to 1, red, green and blue.
+    """
+
+    kind: str
+    tower: Mapping[str, Any]
+    width: int
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
+        """Maps `[B, T, ...]` and its mask `[B, T]` to `[B, D]` float32."""
+        feature = self._read(x, mask, train).astype(jnp.float32)
+        if feature.shape[-1] != self.width:
+            feature = nn.Dense(self.width, name="dense")(feature)
+        return feature
+
+    def _read(self, x: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
+        made = {**self.tower, "name": "tower"}
+        if self.kind == "features":
+            return SequenceEncoder(**made)(x, mask, train=train)
+        if x.ndim == 5:
+            tower = (ImageTower if self.kind == "clip" else ImageConv)(**made)
+            seen = encode_frames(lambda images: _first(tower(images)), x, self.mean, self.std)
+            return masking.masked_mean(seen, mask)
+        if self.kind == "clip":
+            return TextTower(**made)(x, mask)[0]
+        if self.kind == "bert":
+            return Bert(**made)(x, mask)[0]
+        if self.kind == "clap":
+            front = mel.FrontEnd(**made.pop("front"))
+            return AudioTower(**made)(mel.spectrogram(x, mask, SAMPLE_RATE, front))[0]
+        return (MelConv if self.kind == "mel" else AudioConv)(**made)(x, mask, train=train)
+
+
+def _first(seen: Any) -> jax.Array:
+    return seen[0] if isinstance(seen, tuple) else seen
+
+
+class TwoLayers(nn.Module):
+    """Dense, BatchNorm and ReLU, twice: the emotion encoder, and those of what is no emotion.
+
+    Attributes:
+      width: E.
+      groups: names that have running statistics of their own, see `BatchNorm`.
+      axis_name: the mapped axis over which a batch is split, None where it is whole.
+    """
+
+    width: int
+    groups: tuple[str, ...] = ()
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, weight: jax.Array, *, train: bool, group: str | None = None
+    ) -> jax.Array:
+        """Maps `[B, D]` to `[B, E]`; rows of weight 0 have no part in the statistics."""
+        for i in range(2):
+            norm = BatchNorm(axis_name=self.axis_name, groups=self.groups, name=f"norm_{i}")
+            x = nn.Dense(self.width, use_bias=False, name=f"dense_{i}")(x)
+            x = nn.relu(norm(x, weight, train=train, group=group))
+        return x
+
+
+class Supramodal(nn.Module):
+    """Towers, one shared emotion encoder, one encoder a modality of the rest, and two heads.
+
+    Attributes:
+      modalities: in house order.
+      encoders: by modality, `kind` of its `Reader`.
+      towers: by modality, the arguments of its tower.
+      width: D, of the features that the towers give.
+      hidden: E.
+      statistics: "modality": the emotion encoder remembers means and variances by modality, so
+        that the last one that it saw is not in the way of the others; or "shared": of all.
+      mean, std: see `Reader`.
+      axis_name: the mapped axis over which a batch is split, None where it is whole.
+    """
+
+    modalities: tuple[str, ...]
+    encoders: Mapping[str, str]
+    towers: Mapping[str, Mapping[str, Any]]
+    width: int = 512
+    hidden: int = 256
+    statistics: str = "modality"
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    axis_name: str | None = None
+
+    def setup(self):
+        """Makes the modules, whichever modalities come first."""
+        pixels = {"mean": self.mean, "std": self.std}
+        self.readers = {
+            m: Reader(self.encoders[m], self.towers[m], self.width, **pixels, name=m)
+            for m in self.modalities
+        }
+        two = functools.partial(TwoLayers, self.hidden, axis_name=self.axis_name)
+        self.emotion = two(groups=self.modalities if self.statistics == "modality" else ())
+        self.rest = {m: two(name=f"non_emotion_{m}") for m in self.modalities}
+        self.seven, self.three = nn.Dense(SEVEN), nn.Dense(THREE)
+
+    def __call__(
+        self, batch: Mapping[str, Any], *, train: bool
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Returns the logits of the seven emotions `[B, 7]`, a mean over the modalities, and more.
+
+        Args:
+          batch: by modality `x` and `mask`, and `present`; any of them may be missing.
+          train: whether to drop, and to normalise by the batch.
+
+        Returns:
+          The logits, and what `read` returns of each modality, as in "emotion/text" `[B, E]`.
+        """
+        here = [m for m in self.modalities if m in batch]
+        weight = batch.get("weight", 1.0)
+        present = {m: batch["present"][m] for m in here}
+        views = {
+            m: {**batch[m], "mask": batch[m]["mask"] & present[m][:, None]}
+            | {"weight": present[m] * weight}
+            for m in here
+        }
+        found = self.read(views, train=train)
+        stacked = jnp.stack([found[m]["seven"] for m in here], axis=1)
+        logits = masking.masked_mean(stacked, jnp.stack([present[m] for m in here], axis=1))
+        # Of a modality that an example does not have, nothing is said.
+        out = {
+            f"{name}/{m}": masking.zero_masked(value, present[m])
+            for m in here
+            for name, value in found[m].items()
+        }
+        return logits, out
+
+    def read(
+        self, views: Mapping[str, Mapping[str, jax.Array]], *, train: bool
+    ) -> dict[str, dict[str, jax.Array]]:
+        """Returns what each modality says; their batches need neither be paired nor alike in size.
+
+        Args:
+          views: by modality `x`, `mask` `[B, T]` and `weight` `[B]`.
+          train: whether to drop, and to normalise by the batch.
+
+        Returns:
+          By modality `feature` `[B, D]` of its tower, `emotion` and `non_emotion` `[B, E]`, and
+          the logits `seven` `[B, 7]` and `three` `[B, 3]`.
+        """
+        here = [m for m in self.modalities if m in views]
+        weight = {m: views[m]["weight"] for m in here}
+        feature = {m: self.readers[m](views[m]["x"], views[m]["mask"], train=train) for m in here}
+        if self.statistics == "modality":
+            emotion = {m: self.emotion(feature[m], weight[m], train=train, group=m) for m in here}
+        else:
+            emotion = self._pooled(feature, weight, train)
+        return {
+            m: {
+                "feature": feature[m],
+                "emotion": emotion[m],
+                "non_emotion": self.rest[m](feature[m], weight[m], train=train),
+                "seven": self.seven(emotion[m]),
+                "three": self.three(emotion[m]),
+            }
+            for m in here
+        }
+
+    def _pooled(
+        self, feature: Mapping[str, jax.Array], weight: Mapping[str, jax.Array], train: bool
+    ) -> dict[str, jax.Array]:
+        """Returns the emotion features, normalised by the batches of all modalities at once."""
+        sizes: Sequence[int] = [len(x) for x in feature.values()]
+        ends = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
+        x, w = (jnp.concatenate(list(values.values())) for values in (feature, weight))
+        return dict(zip(feature, jnp.split(self.emotion(x, w, train=train), ends), strict=True))

@@ -1,0 +1,203 @@
+"""Supramodal concepts: learned from unpaired images, texts and sounds, they guide a small model.
+
+Stages: `joint` and `sequential` teach one emotion encoder from the unpaired data sets of
+`config.data.sources`; `concepts` keeps its most confident features as a bank; `downstream` trains a
+recogniser on `config.data` itself, guided by the bank or not. Each may be left out: a config with
+`downstream` alone takes the bank of another run.
+
+Source: SPEC section 3; the supramodal paper.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from affectjax.data.inputs import Inputs
+from affectjax.errors import InputError
+from affectjax.modalities import MODALITIES
+from affectjax.models.towers import LearnerConfig
+from affectjax.runtime import configs
+from affectjax.runtime.optim import OptimConfig
+from affectjax.tasks.base import MAIN, Batch, Ending, Model, Stage, StageConfig, Tree
+from affectjax.tasks.supramodal.downstream import Downstream, GuidedConfig
+from affectjax.tasks.supramodal.learning import Learner
+from affectjax.tasks.supramodal.stages import (
+    CONCEPTS,
+    DOWNSTREAM,
+    JOINT,
+    ORDER,
+    SEQUENTIAL,
+    ConceptsConfig,
+    DownstreamStage,
+    JointStage,
+    SequentialStage,
+)
+
+LEARNER, GUIDED = "learner", "guided"
+
+
+def _learns(config: Mapping[str, Any]) -> bool:
+    return any(name in config["stages"] for name in (JOINT, SEQUENTIAL))
+
+
+def reads(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the names of the data sets that a run reads."""
+    sources = config["data"].get("sources", ()) if _learns(config) else ()
+    main = (MAIN,) if DOWNSTREAM in config["stages"] else ()
+    return (*main, *(m for m in MODALITIES if m in sources))
+
+
+def evaluated(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the names of the data sets that the last stage reads."""
+    return (MAIN,) if DOWNSTREAM in config["stages"] else reads(config)
+
+
+class Task:
+    """Stages `joint`, `sequential` and `downstream`, those of them that the config has.
+
+    Attributes: see `affectjax.tasks.base.Task`; of a run without `downstream` there is no judge of
+    `MAIN`.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        inputs: Inputs | None,
+        axis_name: str | None,
+        sources: Mapping[str, Inputs] | None = None,
+    ):
+        """Builds the models and the stages.
+
+        Args:
+          config: the whole config.
+          inputs: what the batches of `config.data` hold, None where no stage reads them.
+          axis_name: the mapped axis over which a batch is split, None where it is whole.
+          sources: by name, what those of the unpaired data sets hold; none to predict again.
+
+        Raises:
+          InputError: a key that nobody reads, a value that is not allowed, or no such weights.
+        """
+        model, sections = configs.plain(config["model"]), configs.plain(config["stages"])
+        configs.check_keys(model, (LEARNER, GUIDED), "config.model")
+        configs.check_keys(sections, ORDER, "config.stages")
+        self._read(sections, config)
+        learner = configs.read(LearnerConfig, model.get(LEARNER, {}), f"config.model.{LEARNER}")
+        guided = configs.read(GuidedConfig, model.get(GUIDED, {}), f"config.model.{GUIDED}")
+        self._check(guided, sections)
+        self.guided = guided
+        self.learner = Learner(learner, sources, axis_name) if sources else None
+        self.downstream = Downstream(guided, inputs, axis_name) if inputs is not None else None
+        self.judges = self.learner.judges if self.learner else {}
+        self.pretrained: Tree = {}
+        if self.downstream is not None:
+            self.spec, self.modalities = self.downstream.spec, self.downstream.modalities
+            self.predict, self.metrics = self.downstream.predict, self.downstream.metrics
+            self.table = self.downstream.table
+        optim = configs.read(OptimConfig, config["optim"], "config.optim")
+        self.stages = tuple(self._stages(optim))
+
+    def _read(self, sections: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        """Reads `config.stages`."""
+        kinds = {
+            JOINT: JointStage,
+            SEQUENTIAL: SequentialStage,
+            CONCEPTS: ConceptsConfig,
+            DOWNSTREAM: DownstreamStage,
+        }
+        self.sections: dict[str, Any] = {
+            name: configs.read(kinds[name], sections[name], f"config.stages.{name}")
+            for name in ORDER
+            if name in sections
+        }
+        if not set(self.sections) - {CONCEPTS}:
+            raise InputError(
+                f'"config.stages" trains nothing; allowed: {", ".join(ORDER)}, one of them but '
+                f"{CONCEPTS} at least"
+            )
+        if CONCEPTS in self.sections and not _learns(config):
+            raise InputError(f'"config.stages.{CONCEPTS}" needs {JOINT} or {SEQUENTIAL} before it')
+
+    def _check(self, guided: GuidedConfig, sections: Mapping[str, Any]) -> None:
+        """Raises InputError where the recogniser has no concepts, or two banks of them."""
+        own = CONCEPTS in sections
+        if DOWNSTREAM in sections and guided.guide and own == bool(guided.bank):
+            said = "makes a bank of its own" if own else "makes no bank"
+            raise InputError(
+                f'"config.model.{GUIDED}.bank" is {guided.bank!r}, but the run {said}; allowed: '
+                f"the stage {CONCEPTS}, or the folder of a bank, or guide=False"
+            )
+
+    def _stages(self, optim: OptimConfig) -> list[Stage]:
+        stages, learner = [], self.learner
+        if learner is not None:
+            for name, loss in ((JOINT, learner.joint), (SEQUENTIAL, learner.sequential)):
+                if name in self.sections:
+                    own = self.sections[name]
+                    stages.append(
+                        Stage(
+                            loss=functools.partial(loss, own),
+                            trains=learner.trains,
+                            turns=own.turns(learner.names),
+                            init=learner.init,
+                            prepare=learner.prepare,
+                            **_common(name, own, optim) | {"batch_size": own.sizes(learner.names)},
+                        )
+                    )
+            if CONCEPTS in self.sections:
+                leave = functools.partial(learner.leave, self.sections[CONCEPTS])
+                stages[-1] = dataclasses.replace(stages[-1], on_leave=leave)
+            stages[-1] = dataclasses.replace(stages[-1], on_end=self._begin_downstream)
+        if DOWNSTREAM in self.sections and self.downstream is not None:
+            stages.append(
+                Stage(
+                    loss=self.downstream.loss,
+                    trains=self.downstream.trains,
+                    init=self.downstream.init,
+                    prepare=self.downstream.prepare,
+                    **_common(DOWNSTREAM, self.sections[DOWNSTREAM], optim),
+                )
+            )
+        return stages
+
+    def init(self, key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
+        """Returns new params and variables of the last stage."""
+        last = self.downstream if DOWNSTREAM in self.sections else self.learner
+        return last.init(key, batch)
+
+    def _begin_downstream(self, model: Model, ending: Ending) -> Model:
+        """Returns a new recogniser, with the concepts that the learner left."""
+        del model
+        batch = self.downstream.inputs.zeros(2)
+        key = jax.random.fold_in(jax.random.key(ending.seed), len(self.stages))
+        params, variables = jax.device_get(jax.jit(self.downstream.init)(key, batch))
+        new = {"params": params, "variables": variables}
+        return self.downstream.prepare(new, ending.folder / CONCEPTS, self._capacity(ending))
+
+    def _capacity(self, ending: Ending) -> dict[str, int] | None:
+        """Returns by modality how many concepts a bank may hold, whichever were predicted well."""
+        if CONCEPTS not in self.sections:
+            return None
+        how, found = self.sections[CONCEPTS], {}
+        for m in self.learner.names:
+            _, _, label = ending.run(self.learner.judges[m].describe, m, "train")
+            top = how.top if how.selective else 1.0
+            found[m] = int(sum(max(1, np.floor(top * n)) for n in np.bincount(label)))
+        return found
+
+
+def _common(name: str, own: StageConfig, optim: OptimConfig) -> dict[str, Any]:
+    """Returns the arguments of a `Stage` that all kinds of stages have in common."""
+    if own.learning_rate:
+        optim = dataclasses.replace(optim, learning_rate=own.learning_rate)
+    return {
+        "name": name,
+        "optim": optim,
+        "epochs": own.epochs,
+        "batch_size": own.batch_size,
+        "select": own.select,
+        "patience": own.patience,
+    }

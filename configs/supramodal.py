@@ -1,0 +1,166 @@
+"""Supramodal concepts: learned from unpaired faces, sentences and voices, they guide a recogniser.
+
+    python -m affectjax.main --config=configs/supramodal.py --workdir=runs/supramodal
+
+MEASURED
+"""
+
+from ml_collections import config_dict
+
+from affectjax.data.pipeline import DataConfig
+from affectjax.errors import InputError
+from affectjax.modalities import MODALITIES
+from affectjax.models.towers import LearnerConfig
+from affectjax.runtime.configs import section
+from affectjax.runtime.optim import OptimConfig
+from affectjax.runtime.parallel import ParallelConfig
+from affectjax.tasks.supramodal.downstream import GuidedConfig
+from affectjax.tasks.supramodal.stages import (
+    ConceptsConfig,
+    DownstreamStage,
+    JointStage,
+    SequentialStage,
+)
+from affectjax.train import TrainConfig
+
+VARIANTS = ("synth", "real", "paper")
+PARTS = ("joint", "sequential", "learn", "downstream")
+
+
+def get_config(arg: str = "synth") -> config_dict.ConfigDict:
+    """Returns the config of a variant, as in "real" or "synth,joint"."""
+    name, *options = (arg or "synth").split(",")
+    if name not in VARIANTS or len(options) > 1 or not set(options) <= set(PARTS):
+        raise InputError(
+            f"configs/supramodal.py:{arg} is no variant; allowed: {', '.join(VARIANTS)}, each also "
+            f"with one of {', '.join(',' + part for part in PARTS)}"
+        )
+    config = config_dict.ConfigDict()
+    config.task = "supramodal"
+    config.seed = 0
+    config.seeds = ()
+    root = config_dict.FieldReference("")
+    config.data = _main(name)
+    config.data.root = root
+    config.data.sources = config_dict.ConfigDict({m: _source(name, m) for m in MODALITIES})
+    for m in MODALITIES:
+        config.data.sources[m].root = root
+    config.model = config_dict.ConfigDict({"learner": _learner(name), "guided": _guided(name)})
+    config.optim = _optim(name)
+    config.stages = config_dict.ConfigDict(_stages(name, *options))
+    config.train = section(TrainConfig)
+    config.parallel = section(ParallelConfig)
+    return config
+
+
+def _main(name: str) -> config_dict.ConfigDict:
+    """Returns `config.data`: what the recogniser learns."""
+    if name == "synth":
+        values = {"name": "affect_unpaired", "modalities": ("vision",), "frames": 1}
+    elif name == "real":
+        values = {"name": "fer2013", "dir": "fer2013", "image_size": 48, "detector": "none"}
+        # The test is PublicTest, which is `valid` on disk.
+        values |= {"frames": 1, "valid": "holdout", "holdout": 0.1, "test": "valid"}
+    else:
+        values = {"name": "rafdb", "dir": "rafdb", "detector": "none", "frames": 1}
+        values |= {"valid": "holdout", "holdout": 0.1}
+    return section(
+        DataConfig, max_length=_empty(), sources=_empty(), view="clips", class_map="seven", **values
+    )
+
+
+def _source(name: str, m: str) -> config_dict.ConfigDict:
+    """Returns the section of an unpaired data set."""
+    three = "three" if m == "text" else "seven"
+    values = {"view": "clips", "class_map": three, "modalities": (m,), "frames": 1}
+    if name == "synth":
+        values |= {"name": "affect_unpaired", "seconds": 1.5, "tokens": 24}
+    elif name == "real":
+        values |= {
+            "vision": {"name": "fer2013", "dir": "fer2013", "image_size": 48, "test": "valid"}
+            | {"detector": "none", "valid": "holdout", "holdout": 0.1},
+            "text": {"name": "meld", "dir": "meld_text", "tokens": 48, "test": "valid"}
+            | {"valid": "holdout", "holdout": 0.1},
+            "audio": {"name": "ravdess", "dir": "ravdess_speech", "seconds": 4.0}
+            | {"valid": "holdout", "holdout": 0.1, "test": "valid"},
+        }[m]
+    else:
+        values |= {
+            "vision": {"name": "rafdb", "dir": "rafdb", "detector": "none"},
+            "text": {"name": "mosei", "dir": "mosei"},
+            "audio": {"name": "ravdess_all", "dir": "ravdess", "seconds": 10.0},
+        }[m]
+        if m != "audio":
+            values |= {"valid": "holdout", "holdout": 0.1}
+    return section(DataConfig, max_length=_empty(), sources=_empty(), **values)
+
+
+def _empty() -> config_dict.ConfigDict:
+    return config_dict.ConfigDict()
+
+
+def _learner(name: str) -> config_dict.ConfigDict:
+    if name == "paper":
+        return section(LearnerConfig)
+    return section(
+        LearnerConfig,
+        vision="conv",
+        audio="mel",
+        width=256,
+        dropout=0.3,
+        flip=0.5,
+        shift=0.08,
+        contrast=0.2,
+        brightness=0.1,
+        gain_db=6.0,
+    )
+
+
+def _guided(name: str) -> config_dict.ConfigDict:
+    changes = {"flip": 0.5, "shift": 0.08, "contrast": 0.2, "brightness": 0.1}
+    return section(GuidedConfig, resnet_width=16 if name == "synth" else 64, **changes)
+
+
+def _optim(name: str) -> config_dict.ConfigDict:
+    if name == "paper":
+        return section(
+            OptimConfig,
+            name="adamw",
+            learning_rate=1e-4,
+            weight_decay=1e-5,
+            clip_norm=0.0,
+            schedule="cosine",
+            period_epochs=5.0,
+        )
+    return section(
+        OptimConfig,
+        name="adamw",
+        learning_rate=1e-3,
+        weight_decay=0.05,
+        schedule="cosine",
+        warmup_epochs=1.0,
+    )
+
+
+def _stages(name: str, part: str = "") -> dict[str, config_dict.ConfigDict]:
+    """Returns `config.stages`: all of them, or those of a part of the run."""
+    joint, sequential, downstream = {"synth": (4, 16, 30), "real": (4, 10, 10)}.get(
+        name, (10, 100, 40)
+    )
+    both = joint + sequential
+    sizes = {"batch_sizes": _empty(), "batch_size": 64}
+    stages = {
+        "joint": section(JointStage, epochs=joint, select="last", **sizes),
+        "sequential": section(SequentialStage, epochs=sequential, select="war", **sizes),
+        "concepts": section(ConceptsConfig),
+        "downstream": section(DownstreamStage, epochs=downstream, batch_size=64, select="war"),
+    }
+    if part == "joint":
+        alone = section(JointStage, epochs=both, select="war", labels="both", **sizes)
+        return {"joint": alone, "concepts": stages["concepts"]}
+    if part == "sequential":
+        alone = section(SequentialStage, epochs=both, select="war", **sizes)
+        return {"sequential": alone, "concepts": stages["concepts"]}
+    if part == "learn":
+        stages.pop("downstream")
+    return {"downstream": stages["downstream"]} if part == "downstream" else stages
