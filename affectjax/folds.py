@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from affectjax import metrics
+from affectjax.data.config import DataConfig, dealt
 from affectjax.runtime import configs
 from affectjax.runtime.workdir import Workdir, write_json
 
@@ -20,8 +21,11 @@ Result = dict[str, Any]
 
 
 def of(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns the names of the folds that a config asks for."""
-    return tuple(str(fold) for fold in config["data"].get("folds", ()))
+    """Returns the names of the folds that a config asks for; none where it asks for one run."""
+    data = config["data"]
+    if not data.get("folds") and not data.get("fold"):
+        return dealt(data.get("kfold", 0))
+    return tuple(str(fold) for fold in data.get("folds", ()))
 
 
 def each(
@@ -33,25 +37,45 @@ def each(
     """Runs every fold, writes what they say together, and returns the metrics of a split.
 
     Args:
-      config: with `config.data.folds`.
+      config: with `config.data.folds` or `config.data.kfold`.
       workdir: of all of them.
       run: trains or evaluates one fold, `(config, workdir) -> metrics`.
       split: whose metrics to return.
 
     Returns:
       `mean`, `std` and `per_fold` of each metric over the folds, as eval/<split>.json has them.
+
+    Raises:
+      InputError: a wrong `config.data`, or a workdir of another config.
     """
+    configs.read(DataConfig, config["data"], "config.data")
     folder = Workdir(workdir)
     if jax.process_index() == 0:
         folder.claim(config)
     names = of(config)
     for name in names:
         one = configs.plain(config)
-        one["data"] = {**one["data"], "fold": name, "folds": ()}
+        one["data"] = _of_fold(one["data"], name)
         run(one, folder.path / "folds" / name)
     if jax.process_index() == 0:
         gather(folder.path, names)
     return json.loads((folder.path / "eval" / f"{split}.json").read_text())
+
+
+def _of_fold(data: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Returns `config.data` of one fold.
+
+    A source that is the same data set has the same fold, so that nothing is learned from what the
+    fold is tested on.
+    """
+    folded = {**data, "fold": name, "folds": ()}
+    shared = ("fold", "folds", "kfold", "train", "valid", "test", "holdout", "seed")
+    same = {key: folded[key] for key in shared if key in folded}
+    sources = dict(data.get("sources") or {})
+    for m, source in sources.items():
+        if source["name"] == data["name"]:
+            sources[m] = {**source, **same}
+    return {**folded, "sources": sources} if sources else folded
 
 
 def gather(workdir: Path, names: Sequence[str]) -> None:

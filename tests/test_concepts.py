@@ -21,6 +21,7 @@ from affectjax import concepts
 from affectjax.concepts import CARD, TENSORS, ConceptBank
 from affectjax.emotions import SEVEN, THREE
 from affectjax.errors import InputError
+from affectjax.ops import replay
 from affectjax.runtime.parallel import AXIS, Engine
 
 ANGER, FEAR, HAPPINESS, NEUTRAL = (SEVEN.index(n) for n in SEVEN if n in
@@ -531,7 +532,7 @@ def test_members_of_a_large_pool_are_as_likely_each():
     rows = np.arange(size, dtype=np.int32)[None]
     arrays["text"] = {"features": rows.T.astype(np.float32), "rows": rows}
     arrays["text"]["count"] = np.array([size], np.int32)
-    places = jax.vmap(concepts._places, (0, None, None))
+    places = jax.vmap(replay._places, (0, None, None))
     drawn = np.asarray(places(jax.random.split(jax.random.key(1), draws), size, count))
     assert all(len(set(row)) == count for row in drawn.tolist())
     assert drawn.min() >= 0 and drawn.max() < size

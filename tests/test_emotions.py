@@ -31,7 +31,7 @@ def test_each_set_in_seven():
         "meld": ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"),
         "fer2013": ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"),
         "ravdess": (
-            *("neutral", "neutral", "happiness", "sadness", "anger", "fear", "disgust"),
+            *("neutral", None, "happiness", "sadness", "anger", "fear", "disgust"),
             "surprise",
         ),
         "imagen": ("anger", "neutral", "happiness"),
@@ -124,6 +124,7 @@ def test_related_labels_and_pools():
 
 
 def test_to_scheme():
-    found = emotions.to_scheme(("happy", "surprise", "calm", "sad"), emotions.THREE)
-    np.testing.assert_array_equal(found, [2, -1, 1, 0])
+    classes = ("happy", "surprise", "neutral", "sad", "calm", "excited")
+    found = emotions.to_scheme(classes, emotions.THREE)
+    np.testing.assert_array_equal(found, [2, -1, 1, 0, -1, -1])
     assert found.dtype == np.int32

@@ -466,8 +466,12 @@ def test_random_frames_are_new_in_every_epoch_of_a_run(clips):
     data = Dataset(DataConfig("clips", str(clips), view="clips", sampling="random", frames=2))
     part = data.part("train")
     rows = np.arange(len(part), dtype=np.int32).reshape(1, 1, -1).repeat(2, axis=0)
+    feed = types.SimpleNamespace(resident=False)
+    feed.stream = lambda mine, epoch, seeds: data.stream(
+        part, [mine[:, c, None] for c in range(mine.shape[1])], epoch=epoch, seed=seeds
+    )
     trainer = types.SimpleNamespace(
-        dataset=data,
+        feed=feed,
         engine=Engine("pmap", jax.devices()[:1]),
         seeds=(3, 5),
         task=types.SimpleNamespace(stages=[types.SimpleNamespace(epochs=2)] * 2),
@@ -475,8 +479,7 @@ def test_random_frames_are_new_in_every_epoch_of_a_run(clips):
 
     def frames(stage, epoch):
         trainer.done = {"stage": stage, "epoch": epoch, "stream": None}
-        feed = types.SimpleNamespace(resident=False, part=part)
-        _, inputs = train.Trainer._inputs(trainer, feed, rows)
+        _, inputs = train.Trainer._inputs(trainer, rows)
         (batch,) = jax.device_get(list(inputs))
         return batch["vision"]["x"].reshape(2, len(part), -1)
 

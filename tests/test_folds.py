@@ -8,8 +8,9 @@ import statistics
 import numpy as np
 import pytest
 from conftest import CLASSES, SIZES, lines_of, toy_config, write_own
+from scipy import stats
 
-from affectjax import evaluate, folds, train
+from affectjax import evaluate, folds, report, train
 from affectjax.data.prepared import Prepared
 from affectjax.errors import InputError
 
@@ -115,6 +116,32 @@ def test_each_fold_is_a_run_of_its_own(tmp_path):
     assert len(seen) == 2
 
 
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"data__kfold": 4}, ("1", "2", "3", "4")),
+        ({"data__kfold": 4, "data__folds": (3, "1")}, ("3", "1")),
+        ({"data__kfold": 4, "data__fold": "2"}, ()),
+        ({"data__fold": "2"}, ()),
+    ],
+)
+def test_which_folds_a_config_asks_for(changes, names):
+    assert folds.of(toy_config(**changes)) == names
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data__kfold": 2}, '"config.data": kfold is 2; allowed: 0, or 3 or more'),
+        ({"data__kfold": 3, "data__folds": ("1", "4")}, "fold '4' is none of .* allowed: 1 to 3"),
+    ],
+)
+def test_wrong_folds_leave_the_workdir_to_right_ones(tmp_path, own, changes, message):
+    with pytest.raises(InputError, match=message):
+        train.train(toy_config(own, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 # Own features have no folds: here each of two tests a half, whole videos at a time.
 COUNT = sum(SIZES.values())
 IDS = tuple(f"v{i // 3}_{i % 3}" for i in range(COUNT))
@@ -133,7 +160,8 @@ def folded(tmp_path_factory):
         raw, data__folds=NAMES, data__valid="holdout", data__holdout=0.3, stages__train__epochs=2
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Prepared, "folds", parts)
+        found = property(lambda self: parts if "all" in self.splits else {})
+        patch.setattr(Prepared, "folds", found)
         result = train.train(config, workdir)
         yield config, workdir, result
 
@@ -193,3 +221,45 @@ def test_a_finished_fold_is_not_trained_again(folded, monkeypatch):
     assert started == ["2"]
     assert {f: f.stat().st_mtime_ns for f in marks} == marks
     assert lines_of(workdir / "old") == lines_of(workdir / "folds" / "2")
+
+
+# ---- folds that are dealt -----------------------------------------------------------------------
+
+DEALT = ("1", "2", "3")
+
+
+@pytest.fixture(scope="module")
+def crossed(tmp_path_factory, own):
+    """Two toy runs over the same three folds, of one epoch and of three, and their results."""
+    found = {}
+    for epochs in (1, 3):
+        workdir = tmp_path_factory.mktemp("runs") / f"epochs_{epochs}"
+        config = toy_config(own, data__kfold=3, stages__train__epochs=epochs)
+        found[workdir] = train.train(config, workdir)
+    return found
+
+
+def test_a_cross_validation_tests_each_training_example_once(crossed):
+    for workdir, result in crossed.items():
+        assert [f.name for f in sorted((workdir / "folds").iterdir())] == list(DEALT)
+        table = read(workdir, "test.csv")[1:]
+        assert sorted(row[0] for row in table) == sorted(IDS[: SIZES["train"]])
+        assert result == read(workdir, "test.json") and tuple(result["per_fold"]) == DEALT
+        own = [read(workdir / "folds" / name, "test.json")["war"] for name in DEALT]
+        assert result["mean"]["war"] == pytest.approx(np.mean(own))
+        for i, name in enumerate(DEALT):
+            tested = {row[0] for row in read(workdir / "folds" / name, "test.csv")[1:]}
+            following = read(workdir / "folds" / DEALT[(i + 1) % 3], "test.csv")[1:]
+            evaluate.evaluate(workdir / "folds" / name, {"data.split": "valid"})
+            validated = {row[0] for row in read(workdir / "folds" / name, "valid.csv")[1:]}
+            assert validated == {row[0] for row in following} and not tested & validated
+
+
+def test_two_cross_validations_are_compared_fold_by_fold(crossed):
+    (ours, a), (theirs, b) = crossed.items()
+    values = [[one["per_fold"][name]["loss"] for name in DEALT] for one in (a, b)]
+    t, p = stats.ttest_rel(*values)
+    said = report.comparison(ours, theirs)
+    (line,) = (row for row in said.splitlines() if row.startswith("| loss "))
+    assert [cell.strip() for cell in line.split("|")[-3:-1]] == [f"{t:.4f}", f"{p:.4f}"]
+    assert "1, 2, 3" in said.splitlines()[0]

@@ -85,12 +85,16 @@ def examine(plan: ClipPlan) -> Diagnosis:
         seen.setdefault(split, [])
     groups = {split: _group(examples, plan.spec) for split, examples in seen.items()}
     folds = _folds(seen, plan.spec)
+    trained = {f"fold {fold}: ": parts for fold, parts in folds.items()} or {"": groups}
+    facts = ()
+    if getattr(plan.module, "TEST_ONLY", False):
+        trained, facts = {}, ("every example is for the test of what another set trained",)
     return Diagnosis(
         splits=groups,
         folds=folds,
         skipped=dict(ledger.skipped),
-        problems=tuple(_problems(seen, groups, folds)),
-        warnings=tuple(_warnings(groups, folds, ledger.skipped)),
+        problems=tuple(_problems(seen, groups, trained)),
+        warnings=(*facts, *_warnings(groups, folds, ledger.skipped)),
     )
 
 
@@ -197,10 +201,9 @@ def _folds(seen: dict[str, list[_Seen]], spec: LabelSpec) -> dict[str, dict[str,
 
 
 def _problems(
-    seen: dict[str, list[_Seen]], groups: dict[str, Group], folds: dict[str, dict[str, Group]]
+    seen: dict[str, list[_Seen]], groups: dict[str, Group], trained: dict[str, dict[str, Group]]
 ) -> Iterable[str]:
-    """Yields one sentence for each thing that would spoil a training."""
-    trained = {"": groups} if not folds else {f"fold {fold}: ": s for fold, s in folds.items()}
+    """Yields one sentence for each thing that would spoil a training of `trained`, by place."""
     for where, splits in trained.items():
         if _TRAIN not in splits:
             there = ", ".join(splits) or "none"

@@ -32,11 +32,18 @@ class DataConfig:
       holdout: that part, from 0 to 1.
       share: how much of the training part is trained on, from above 0 to 1: of each class the same
         share, at least one example; drawn by `seed`, after validation examples are held out.
-      fold: of data that comes in folds, the one whose splits those are; "" where there are none.
-      folds: the folds to run one after the other, () for `fold` alone.
+      kfold: 0, or into how many parts the split on disk that `train` names is dealt, whole videos
+        or speakers at a time, drawn by `seed`. In fold "1" the first part is "test", the second is
+        "valid" and the others are "train"; in fold "2" the second is "test", and so on around. No
+        other split on disk serves then.
+      fold: of data that comes in folds, or is dealt into them, the one whose splits those are; ""
+        where there are none.
+      folds: the folds to run one after the other; () for `fold` alone, or without that for all
+        that `kfold` deals.
       split: what `--mode=eval` evaluates: "train", "valid" or "test".
       standardize: features brought to mean 0 and deviation 1, one at a time, by the statistics of
         the training split; never those that a frozen tower made.
+      words: of sequences, whether text is the sentences themselves and not their features.
       frames: of clips, frames an example: one from each of so many equal stretches. What has fewer
         is padded, and where no clip has so many, there are as many as the longest clip has. Clips
         that `affectjax.encode` has read have the frames that it was told to take.
@@ -79,10 +86,12 @@ class DataConfig:
     test: str = "test"
     holdout: float = 0.0
     share: float = 1.0
+    kfold: int = 0
     fold: str = ""
     folds: tuple[str, ...] = ()
     split: str = "test"
     standardize: tuple[str, ...] = ("audio", "vision")
+    words: bool = False
     frames: int = 16
     sampling: str = "middle"
     seconds: float = 5.0
@@ -127,6 +136,7 @@ class DataConfig:
             raise ValueError(f"{unknown[0]!r} is no modality; allowed: {', '.join(MODALITIES)}")
         for key, kinds in {"folds": (str, int), "without": (str,), "classes": (str,)}.items():
             _check_names(key, getattr(self, key), kinds)
+        self._check_kfold()
         if len(self.classes) != 2:
             raise ValueError(f"classes is {self.classes!r}; allowed: two names")
         if len(self._thresholds) > 1 or not all(
@@ -148,6 +158,23 @@ class DataConfig:
         if bool(self.missing_pattern) != bool(self.missing_rate):
             raise ValueError("missing_pattern and missing_rate go together: both or none")
 
+    def _check_kfold(self) -> None:
+        """Raises ValueError for folds that cannot be dealt, or names of others."""
+        if not self.kfold:
+            return
+        if self.kfold < 3:
+            raise ValueError(
+                f"kfold is {self.kfold}; allowed: 0, or 3 or more: to train, to validate, to test"
+            )
+        if self.valid == HOLDOUT:
+            raise ValueError('valid is "holdout", but kfold deals a part for validation')
+        names = dealt(self.kfold)
+        unknown = [f for f in map(str, (self.fold, *self.folds)) if f and f not in names]
+        if unknown:
+            raise ValueError(
+                f"fold {unknown[0]!r} is none of those that kfold deals; allowed: 1 to {self.kfold}"
+            )
+
     @property
     def _thresholds(self) -> tuple:
         """Returns the threshold in a tuple, as the command line hands it over; () for none."""
@@ -168,6 +195,11 @@ class DataConfig:
         """Returns how raw clips are stored when they are prepared."""
         keys = (field.name for field in dataclasses.fields(Storage))
         return Storage(**{key: getattr(self, key) for key in keys})
+
+
+def dealt(kfold: int) -> tuple[str, ...]:
+    """Returns the names of the folds that `kfold` deals."""
+    return tuple(str(number) for number in range(1, kfold + 1))
 
 
 def _check_names(key: str, names: tuple[str, ...], kinds: tuple[type, ...]) -> None:

@@ -4,6 +4,7 @@ Letters: N examples, C classes of the data, K binary tasks, M modalities.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from absl import logging
@@ -51,7 +52,7 @@ class Parts:
     """
 
     def __init__(self, config: DataConfig, prepared: Prepared, spec: LabelSpec | None = None):
-        """Works out the labels and what is held out.
+        """Works out the labels, the folds and what is held out.
 
         Args:
           config: see there.
@@ -70,6 +71,9 @@ class Parts:
             missing.check(config.missing_pattern, self.modalities)
         self._indices: dict[str, Index] = {}
         self._kept: dict[str, np.ndarray] = {}
+        self._folded, self._folds = _FOLDED, prepared.folds
+        if config.kfold:
+            self._folded, self._folds = config.train, self._deal()
         self._held_out = self._hold_out()
 
     def find(self, role: str) -> Part:
@@ -83,6 +87,8 @@ class Parts:
         """
         name = getattr(self.config, role)
         split = self.config.train if name == HOLDOUT else name
+        if self.config.kfold and role == "train":
+            split = role  # of the fold; the key names the split on disk that was dealt
         source, rows = self._split(role, split)
         if self._held_out is not None and split == self.config.train:
             rows = rows[self._held_out == (name == HOLDOUT)]
@@ -105,14 +111,14 @@ class Parts:
 
     def _stored(self, role: str, name: str) -> tuple[str, np.ndarray]:
         """Returns the split on disk in which a split stands, and all the rows of it."""
-        fold, folds = self.config.fold, self.prepared.folds
+        fold, folds = self.config.fold, self._folds
         if fold:
             if fold not in folds:
                 there = f"folds {', '.join(folds)}" if folds else "no folds"
                 raise InputError(f'"config.data.fold" is {fold!r}, but the data has {there}')
             if name in folds[fold]:
-                ids, wanted = self.index(_FOLDED).ids, set(folds[fold][name])
-                return _FOLDED, np.flatnonzero([i in wanted for i in ids])
+                ids, wanted = self.index(self._folded).ids, set(folds[fold][name])
+                return self._folded, np.flatnonzero([i in wanted for i in ids])
             have = list(folds[fold])
         elif name in self.prepared.splits:
             return name, np.arange(self.prepared.splits[name])
@@ -172,6 +178,34 @@ class Parts:
         before = np.cumsum(counts[order]) - counts[order]
         out = names[order][before < self.config.holdout * len(groups)]
         return np.isin(groups, out)
+
+    def _deal(self) -> dict[str, dict[str, list[str]]]:
+        """Returns ids by split of the one fold that the config names, as `Prepared.folds` has them.
+
+        All examples of the training split are dealt, whatever `class_map` keeps: the folds of
+        another map are the same.
+        """
+        config, there = self.config, ", ".join(self.prepared.folds)
+        said = f'"config.data.kfold" is {config.kfold}, but'
+        if there:
+            raise InputError(
+                f"{said} {config.name} comes in folds; allowed: 0, and folds {there} as they are"
+            )
+        if not config.fold:
+            raise InputError(f'{said} "config.data.fold" is empty; allowed: 1 to {config.kfold}')
+        module, ids = sets.get(config.name), self.index(config.train).ids
+        groups = [sets.group(module, name) for name in ids]
+        if len(set(groups)) < config.kfold:
+            raise InputError(
+                f"{said} split {config.train!r} of {config.name} has {len(set(groups))} videos or "
+                "speakers; allowed: no more folds than those"
+            )
+        tested = int(config.fold) - 1
+        roles = {tested: "test", (tested + 1) % config.kfold: "valid"}
+        splits: dict[str, list[str]] = {"train": [], "valid": [], "test": []}
+        for name, part in zip(ids, deal(groups, config.kfold, config.seed).tolist(), strict=True):
+            splits[roles.get(part, "train")].append(name)
+        return {config.fold: splits}
 
     def _name_classes(self) -> tuple[str, ...] | None:
         """Returns what becomes of each of `_categories`, "" of those that are left out.
@@ -251,3 +285,27 @@ class Parts:
     def _modalities(self) -> tuple[str, ...]:
         have = tuple(m for m in MODALITIES if m in self.prepared.inputs)
         return chosen(self.config.modalities, have, "config.data.modalities")
+
+
+def deal(groups: Sequence[str], count: int, seed: int) -> np.ndarray:
+    """Returns `[N]` int, the part of each example, from 0: whole groups, parts of about one size.
+
+    Large groups are dealt before small ones, each to the part that has the fewest examples so far:
+    two parts never differ by more than the largest group. Chance orders each `count` groups that
+    follow one another in size, and groups of one size.
+
+    Args:
+      groups: N names, the group of each example.
+      count: of parts, no more than there are groups.
+      seed: of the draw.
+    """
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    rng = np.random.Generator(np.random.Philox(seed))
+    order = rng.permutation(len(sizes))
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    part, filled = np.empty(len(sizes), int), np.zeros(count, int)
+    for start in range(0, len(order), count):
+        for own in rng.permutation(order[start : start + count]):
+            part[own] = filled.argmin()
+            filled[part[own]] += sizes[own]
+    return part[group]

@@ -70,6 +70,10 @@ class Dataset:
         self.unpaired, self._found = unpaired, dict[str, Part]()
         self.parts = Parts(config, self.prepared, spec)
         self.spec, self.modalities = self.parts.spec, self.parts.modalities
+        if config.words and not self.prepared.card["transcripts"]:
+            raise InputError(
+                f'"config.data.words" is True, but {self.prepared.path} has no sentences'
+            )
         kinds = {m: self._kind(m) for m in self.modalities if self._is(m) != "text"}
         if "text" in self.modalities and self._is("text") == "text":
             tokenizer = self._tokenizer() if tokenizer is None else tokenizer
@@ -248,6 +252,8 @@ class Dataset:
 
     def _is(self, m: str) -> str:
         """Returns the kind of a modality."""
+        if m == "text" and self.config.words:
+            return "text"
         return self.prepared.inputs[m]["kind"]
 
     def _kind(self, m: str) -> Features | Frames | Waveform:

@@ -6,7 +6,7 @@ The network is never asked, and no pickle is opened.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +127,11 @@ class Tensors:
             "bias": self.take(f"{name}.bias", width),
         }
 
-    def close(self) -> tuple[str, ...]:
+    def close(self, known: Callable[[str], bool] = lambda name: False) -> tuple[str, ...]:
         """Returns the names of the tensors that nobody took, and logs them.
+
+        Args:
+          known: whether nobody was to take the tensor of a name: it is not among them then.
 
         Raises:
           InputError: a tensor that was asked for is not in the folder.
@@ -139,7 +142,7 @@ class Tensors:
                 f"{self._folder} lacks {len(self._missing)} tensors that config.json asks for: "
                 f"{', '.join(self._missing)}"
             )
-        unused = tuple(sorted(set(self._files) - self._taken))
+        unused = tuple(n for n in sorted(set(self._files) - self._taken) if not known(n))
         if unused:
             logging.info("%s: not used: %s", self._folder, ", ".join(unused))
         return unused
@@ -149,16 +152,46 @@ def checksum(found: Any) -> str:
     """Returns the sha256 of all that a folder's weights say, however its files are cut.
 
     Args:
-      found: what `weights.clip` or `weights.bert` returned.
+      found: what `weights.clip` or another reader of `affectjax.weights` returned.
     """
-    fields = {field.name for field in dataclasses.fields(found)} - {"params", "unused"}
+    trees = ("params", "batch_stats")
+    fields = {field.name for field in dataclasses.fields(found)} - {*trees, "unused"}
     said = {name: getattr(found, name) for name in sorted(fields)}
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
-    flat = traverse_util.flatten_dict(found.params, sep="/")
-    for path in sorted(flat):
-        digest.update(f"{path} {flat[path].shape}".encode())
-        digest.update(np.ascontiguousarray(flat[path], np.float32))
+    for tree in trees:
+        flat = traverse_util.flatten_dict(getattr(found, tree, {}), sep="/")
+        for path in sorted(flat):
+            digest.update(f"{path} {flat[path].shape}".encode())
+            digest.update(np.ascontiguousarray(flat[path], np.float32))
     return digest.hexdigest()
+
+
+def normalisation(
+    folder: Path, mean: Sequence[float], std: Sequence[float]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and deviation of the pixels in [0, 1], three numbers each.
+
+    Args:
+      folder: preprocessor_config.json or processor_config.json in it may say them.
+      mean: where it does not.
+      std: where it does not.
+
+    Raises:
+      InputError: what it says is not three numbers.
+    """
+    older, newer = folder / "preprocessor_config.json", folder / "processor_config.json"
+    path = older if older.is_file() else newer
+    content = read_json(path) if path.is_file() else {}
+    # Newer versions of transformers keep it with the rest of the processor.
+    content = content.get("image_processor", content)
+    found = []
+    for key, usual in (("image_mean", mean), ("image_std", std)):
+        value = content.get(key, list(usual)) if isinstance(content, dict) else None
+        numbers = isinstance(value, list) and all(isinstance(v, int | float) for v in value)
+        if not numbers or len(value) != 3:
+            raise InputError(f"{path}: {key} is {value}; allowed: three numbers")
+        found.append(tuple(float(v) for v in value))
+    return found[0], found[1]
 
 
 def stacked(layers: Sequence[Tree]) -> Tree:

@@ -86,12 +86,12 @@ def clap(folder: str | Path) -> ClapWeights:
     args = _args(folder, config)
     tensors = Tensors(folder)
     params = {"audio_tower": _audio(tensors, args)}
-    unused = tensors.close()
+    unused = tensors.close(lambda name: name.startswith(FOREIGN) or name.endswith(COMPUTED))
     return ClapWeights(
         audio=args,
         front=_front(folder, args, fused=config.enable_fusion),
         params=params,
-        unused=tuple(n for n in unused if not n.startswith(FOREIGN) and not n.endswith(COMPUTED)),
+        unused=unused,
     )
 
 

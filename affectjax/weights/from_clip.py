@@ -15,8 +15,8 @@ from affectjax.weights.folder import (
     Tensors,
     Tree,
     architecture,
+    normalisation,
     read_config,
-    read_json,
     stacked,
 )
 
@@ -90,7 +90,7 @@ def clip(folder: str | Path) -> ClipWeights:
     scale = None
     if found == "CLIPModel":
         scale = float(np.exp(tensors.take("logit_scale")))
-    mean, std = _normalisation(folder)
+    mean, std = normalisation(folder, MEAN, STD)
     return ClipWeights(
         image=args.get("image"),
         text=args.get("text"),
@@ -179,20 +179,3 @@ def _text(tensors: Tensors, args: dict[str, Any]) -> Tree:
         "last_norm": tensors.norm("text_model.final_layer_norm", width),
         "project": tensors.linear("text_projection", width, args["projection"], bias=False),
     }
-
-
-def _normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and deviation of the pixels; those of CLIP where the folder says nothing."""
-    older, newer = folder / "preprocessor_config.json", folder / "processor_config.json"
-    path = older if older.is_file() else newer
-    content = read_json(path) if path.is_file() else {}
-    # Newer versions of transformers keep it with the rest of the processor.
-    content = content.get("image_processor", content)
-    found = []
-    for key, known in (("image_mean", list(MEAN)), ("image_std", list(STD))):
-        value = content.get(key, known) if isinstance(content, dict) else None
-        numbers = isinstance(value, list) and all(isinstance(v, int | float) for v in value)
-        if not numbers or len(value) != 3:
-            raise InputError(f"{path}: {key} is {value}; allowed: three numbers")
-        found.append(tuple(float(v) for v in value))
-    return found[0], found[1]

@@ -11,7 +11,7 @@ from einops import rearrange
 
 from affectjax.errors import InputError
 from affectjax.models.resnet import BLOCKS, STAGES
-from affectjax.weights.folder import Tensors, Tree, architecture, read_config, read_json
+from affectjax.weights.folder import Tensors, Tree, architecture, normalisation, read_config
 
 ARCHITECTURES = ("ResNetForImageClassification", "ResNetModel")
 # Of the pixels of ImageNet's images, in [0, 1], red, green and blue.
@@ -73,7 +73,7 @@ def resnet(folder: str | Path) -> ResNetWeights:
                 f"{folder / 'config.json'}: {key} is {found!r}; a ResNet-18 with embedding_size "
                 f"{width} has {value!r}"
             )
-    mean, std = _normalisation(folder)
+    mean, std = normalisation(folder, MEAN, STD)
     tensors = Tensors(folder, prefix="resnet.")
     params, batch_stats = _variables(tensors, width)
     unused = tensors.close()
@@ -117,17 +117,3 @@ def _conv_norm(
         "var": tensors.take(f"{norm}.running_var", outputs),
     }
     return params, {"norm": running}
-
-
-def _normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and deviation of the pixels; those of ImageNet where the folder says nothing."""
-    path = folder / "preprocessor_config.json"
-    content = read_json(path) if path.is_file() else {}
-    found = []
-    for key, known in (("image_mean", MEAN), ("image_std", STD)):
-        value = content.get(key, list(known))
-        numbers = isinstance(value, list) and all(isinstance(v, int | float) for v in value)
-        if not numbers or len(value) != 3:
-            raise InputError(f"{path}: {key} is {value}; allowed: three numbers")
-        found.append(tuple(float(v) for v in value))
-    return found[0], found[1]

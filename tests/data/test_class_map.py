@@ -12,7 +12,7 @@ from affectjax.data.pipeline import Dataset
 from affectjax.data.prepared import Index
 from affectjax.errors import InputError
 
-FACES = LabelSpec("class", ("happy", "contempt", "sad", "calm", "surprise"))
+FACES = LabelSpec("class", ("happy", "contempt", "sad", "neutral", "surprise"))
 SCORES = LabelSpec("score", low=-3.0, high=3.0)
 TASKS = LabelSpec("binary", ("neutral", "happy"))
 SEVEN = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
@@ -68,14 +68,14 @@ def test_without_one_nothing_changes():
         ("three", ("negative", "neutral", "positive"), [2, 0, 1, 2], [0, 2, 3, 5], [0, 1]),
         ("two", ("negative", "positive"), [1, 0, 1], [0, 2, 5], [0]),
         (
-            "sad:down,happy:up,contempt:down,calm:,surprise:up",
+            "sad:down,happy:up,contempt:down,neutral:,surprise:up",
             ("up", "down"),
             [0, 1, 1, 0, 0],
             [0, 1, 2, 4, 5],
             [1, 1],
         ),
         (
-            "happy:happiness,sad:sadness,calm:,contempt:,surprise:",
+            "happy:happiness,sad:sadness,neutral:,contempt:,surprise:",
             SEVEN,
             [3, 5, 3],
             [0, 2, 5],
@@ -117,7 +117,7 @@ def test_scores_become_their_sign(said, classes, train, train_rows):
         ),
         (Stored(SCORES, {"train": [1.0]}), "a:b", "labels of own are .* 'score'; allowed: three,"),
         (Stored(TASKS, {"train": [[0, 1]]}), "three", "labels of own are of kind 'binary'$"),
-        (faces(), "happy:a", "must name each of happy, contempt, sad, calm, surprise once"),
+        (faces(), "happy:a", "must name each of happy, contempt, sad, neutral, surprise once"),
         (Stored(LabelSpec("class", ("a", "b")), {"train": [0]}), "seven", "none of a, b belongs"),
     ],
 )
@@ -177,7 +177,7 @@ def test_folds():
 
 
 def test_the_numbers_of_a_run_without_a_map():
-    run = LabelSpec("class", ("surprise", "calm", "happy", "contempt", "sad"))
+    run = LabelSpec("class", ("surprise", "neutral", "happy", "contempt", "sad"))
     found = parts(faces(), run)
     assert found.spec == run
     assert labels(found, "train") == [2, 3, 4, 1, 0, 2]
@@ -199,7 +199,7 @@ def test_the_numbers_of_a_run_with_a_map(caplog):
 
 @pytest.mark.parametrize("changes", [{}, {"class_map": "seven"}])
 def test_classes_that_a_run_does_not_have(changes):
-    run = LabelSpec("class", ("happy", "contempt", "sad", "calm"))
+    run = LabelSpec("class", ("happy", "contempt", "sad", "neutral"))
     words = (
         'own has the classes .*surprise, but the run was trained on happy, .*"config.data.class_m'
     )

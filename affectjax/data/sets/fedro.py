@@ -18,6 +18,7 @@ from affectjax.data.readers import Ledger
 CLASSES = ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 LABELS = LabelSpec("class", CLASSES)
 GROUP = r"^(.+)$"
+TEST_ONLY = True
 WORDS = {name: name for name in CLASSES} | {
     "angry": "anger",
     "happiness": "happy",

@@ -14,9 +14,10 @@ Clips are the utterances, sound and text, each of one class:
     Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav
 
 The classes are those of CODES. Utterances on which the raters did not agree (xxx) or agreed on
-"other" (oth) are left out and counted. `config.data.class_map=seven` takes excited for happiness
-and leaves frustrated out; the supramodal paper's counts have neither: to leave both out give pairs.
-Session 4 is the test, as those counts show; session 5 is for validation.
+"other" (oth) are left out and counted. `config.data.class_map=seven` leaves excited and frustrated
+out, as the supramodal paper's counts do; to take excited for happiness give pairs, with
+`excited:happiness` among them. Session 4 is the test, as those counts show; session 5 is for
+validation.
 
 The group is the session (`Ses01`): both speakers of a dialogue are in it, and they are in no other.
 The pickle has no ids, so its examples are named by split and row, and each is a group of its own.

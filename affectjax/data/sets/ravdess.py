@@ -11,8 +11,8 @@ describes them. The three modalities are exports of the same recording: 02 is le
 01 is there. `.flac` may stand for `.wav`. Songs are `ravdess_song`; `ravdess_all` has both.
 
 Actors 21 and 22 are for validation; 23 and 24 are for the test, as in the supramodal paper. The
-group is the actor. That paper's counts have no calm, which `config.data.class_map=seven` takes for
-neutral; to leave it out give pairs, with `calm:` among them.
+group is the actor. `config.data.class_map=seven` leaves calm out, as that paper's counts do; to
+take it for neutral give pairs, with `calm:neutral` among them.
 """
 
 import re
