@@ -1,4 +1,4 @@
-"""Figures of predictions, drawn without a display."""
+"""Figures of predictions and of features, drawn without a display."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,23 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 _DOTS = 150  # pixels an inch
-_FAINT, _GRID = 0.55, "#dddddd"
+_FAINT, _CLEAR, _GRID = 0.55, 0.8, "#dddddd"
 _MARKED = 40  # more windows than this are a line without points
 _TITLE = 50  # characters of an id
+# Okabe and Ito's colours, which the colour-blind tell apart; no row of a figure repeats another's.
+_COLOURS = {
+    "negative": "#D55E00",
+    "neutral": "#8C8C8C",
+    "positive": "#0072B2",
+    "text": "#CC79A7",
+    "audio": "#E69F00",
+    "vision": "#009E73",
+}
+_SHAPES = {"text": "o", "audio": "^", "vision": "s"}
 
 
 def timeline(prediction: Mapping[str, Any], classes: Sequence[str], path: Path) -> None:
@@ -54,6 +65,67 @@ def timeline(prediction: Mapping[str, Any], classes: Sequence[str], path: Path) 
     )
     legend.get_texts()[list(classes).index(winner)].set_fontweight("bold")
     figure.savefig(path, dpi=_DOTS)
+
+
+def clouds(
+    points: Mapping[str, np.ndarray],
+    groups: Mapping[str, np.ndarray],
+    titles: Mapping[tuple[str, str], str],
+    path: Path,
+) -> None:
+    """Draws features as points of a plane, as a PNG: a column a kind, a row what colours it.
+
+    The shape of a point says its modality, in every row.
+
+    Args:
+      points: by the title of a column `[N, 2]`.
+      groups: "emotion" (negative, neutral, positive) and "modality", `[N]` names each.
+      titles: by column and row, what stands above a plane.
+      path: of the PNG.
+    """
+    size = (3.6 * len(points) + 1.6, 3.9 * len(groups))
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(groups), len(points), squeeze=False)
+    shapes = groups["modality"]
+    dot = float(np.clip(13000 / max(len(shapes), 1), 8, 40))
+    shuffled = np.random.default_rng(0).permutation(len(shapes))  # no class hides another
+    for i, (what, names) in enumerate(groups.items()):
+        row = grid[i]
+        for axes, (column, xy) in zip(row, points.items(), strict=True):
+            for m, shape in _SHAPES.items():
+                own = shuffled[shapes[shuffled] == m]
+                colour = [_COLOURS[name] for name in names[own]]
+                style = {"marker": shape, "s": dot, "edgecolors": "white", "linewidths": 0.3}
+                axes.scatter(*xy[own].T, c=colour, alpha=_CLEAR, **style)
+            axes.set_title(f"{column}\n" * (i == 0) + titles[column, what], fontsize=11)
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_color(_GRID)
+        row[0].set_ylabel(f"coloured by {what}", fontsize=11)
+        row[-1].legend(
+            handles=_keys(names, shapes),
+            loc="upper left",
+            bbox_to_anchor=(1.02, 1.0),
+            frameon=False,
+        )
+    figure.savefig(path, dpi=_DOTS)
+
+
+def _keys(names: np.ndarray, modalities: np.ndarray) -> list[Line2D]:
+    """Returns the legend of a row: its colours, and the shapes where colours do not say them."""
+    style = {"linestyle": "", "markersize": 8}
+    shown = [name for name in _COLOURS if name in names]
+    if set(shown) <= set(_SHAPES):
+        return [
+            Line2D([], [], color=_COLOURS[n], marker=_SHAPES[n], label=n, **style) for n in shown
+        ]
+    colours = [Patch(color=_COLOURS[n], label=n) for n in shown]
+    shapes = [
+        Line2D([], [], color="#444444", marker=shape, label=m, **style)
+        for m, shape in _SHAPES.items()
+        if m in modalities
+    ]
+    return [*colours, *shapes]
 
 
 def _lines(
