@@ -20,6 +20,7 @@ from affectjax.data.inputs import Inputs
 from affectjax.data.pipeline import DataConfig, Dataset
 from affectjax.errors import InputError
 from affectjax.feeds import Batches
+from affectjax.modalities import MODALITIES
 from affectjax.runtime import checkpoints, configs, parallel, steps
 from affectjax.runtime.parallel import Engine, ParallelConfig
 from affectjax.runtime.workdir import Workdir, write_json
@@ -230,6 +231,8 @@ def together(per_set: Mapping[str, metrics.Metrics]) -> metrics.Metrics:
     """
     if base.MAIN in per_set:
         return dict(per_set[base.MAIN])
+    # In house order, whoever's turn came first: sums in another order are other last digits.
+    per_set = {m: per_set[m] for m in MODALITIES if m in per_set}
     named = {f"{name}/{k}": v for name, own in per_set.items() for k, v in own.items()}
     shared = [
         k

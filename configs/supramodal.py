@@ -23,8 +23,10 @@ from affectjax.tasks.supramodal.stages import (
 )
 from affectjax.train import TrainConfig
 
-VARIANTS = ("synth", "real", "paper")
-PARTS = ("joint", "sequential", "learn", "downstream")
+VARIANTS = ("synth", "real", "mosi", "paper")
+# Of the run: one stage for as many epochs as both, what learns the concepts, what uses them, or a
+# plain classifier of one modality, of the same size.
+PARTS = ("joint", "sequential", "learn", "downstream", *MODALITIES)
 
 
 def get_config(arg: str = "synth") -> config_dict.ConfigDict:
@@ -42,8 +44,9 @@ def get_config(arg: str = "synth") -> config_dict.ConfigDict:
     root = config_dict.FieldReference("")
     config.data = _main(name)
     config.data.root = root
-    config.data.sources = config_dict.ConfigDict({m: _source(name, m) for m in MODALITIES})
-    for m in MODALITIES:
+    sources = [m for m in MODALITIES if m in options] or MODALITIES
+    config.data.sources = config_dict.ConfigDict({m: _source(name, m) for m in sources})
+    for m in sources:
         config.data.sources[m].root = root
     config.model = config_dict.ConfigDict({"learner": _learner(name), "guided": _guided(name)})
     config.optim = _optim(name)
@@ -55,18 +58,21 @@ def get_config(arg: str = "synth") -> config_dict.ConfigDict:
 
 def _main(name: str) -> config_dict.ConfigDict:
     """Returns `config.data`: what the recogniser learns."""
-    if name == "synth":
-        values = {"name": "affect_unpaired", "modalities": ("vision",), "frames": 1}
+    seven = {"view": "clips", "class_map": "seven", "frames": 1}
+    if name == "mosi":
+        # The tested utterances are `valid` on disk.
+        values = {"name": "mosi", "dir": "mosi_text_audio", "class_map": "two"}
+        values |= {"valid": "holdout", "holdout": 0.2, "test": "valid"}
+    elif name == "synth":
+        values = seven | {"name": "affect_unpaired", "modalities": ("vision",)}
     elif name == "real":
-        values = {"name": "fer2013", "dir": "fer2013", "image_size": 48, "detector": "none"}
+        values = seven | {"name": "fer2013", "dir": "fer2013", "image_size": 48}
         # The test is PublicTest, which is `valid` on disk.
-        values |= {"frames": 1, "valid": "holdout", "holdout": 0.1, "test": "valid"}
+        values |= {"detector": "none", "valid": "holdout", "holdout": 0.1, "test": "valid"}
     else:
-        values = {"name": "rafdb", "dir": "rafdb", "detector": "none", "frames": 1}
+        values = seven | {"name": "rafdb", "dir": "rafdb", "detector": "none"}
         values |= {"valid": "holdout", "holdout": 0.1}
-    return section(
-        DataConfig, max_length=_empty(), sources=_empty(), view="clips", class_map="seven", **values
-    )
+    return section(DataConfig, max_length=_empty(), sources=_empty(), **values)
 
 
 def _source(name: str, m: str) -> config_dict.ConfigDict:
@@ -75,7 +81,7 @@ def _source(name: str, m: str) -> config_dict.ConfigDict:
     values = {"view": "clips", "class_map": three, "modalities": (m,), "frames": 1}
     if name == "synth":
         values |= {"name": "affect_unpaired", "seconds": 1.5, "tokens": 24}
-    elif name == "real":
+    elif name in ("real", "mosi"):
         values |= {
             "vision": {"name": "fer2013", "dir": "fer2013", "image_size": 48, "test": "valid"}
             | {"detector": "none", "valid": "holdout", "holdout": 0.1},
@@ -87,7 +93,7 @@ def _source(name: str, m: str) -> config_dict.ConfigDict:
     else:
         values |= {
             "vision": {"name": "rafdb", "dir": "rafdb", "detector": "none"},
-            "text": {"name": "mosei", "dir": "mosei"},
+            "text": {"name": "mosei", "dir": "mosei", "view": "sequences", "words": True},
             "audio": {"name": "ravdess_all", "dir": "ravdess", "seconds": 10.0},
         }[m]
         if m != "audio":
@@ -117,6 +123,8 @@ def _learner(name: str) -> config_dict.ConfigDict:
 
 
 def _guided(name: str) -> config_dict.ConfigDict:
+    if name == "mosi":
+        return section(GuidedConfig, layers=2, dropout=0.3)
     changes = {"flip": 0.5, "shift": 0.08, "contrast": 0.2, "brightness": 0.1}
     return section(GuidedConfig, resnet_width=16 if name == "synth" else 64, **changes)
 
@@ -144,11 +152,17 @@ def _optim(name: str) -> config_dict.ConfigDict:
 
 def _stages(name: str, part: str = "") -> dict[str, config_dict.ConfigDict]:
     """Returns `config.stages`: all of them, or those of a part of the run."""
-    joint, sequential, downstream = {"synth": (4, 16, 30), "real": (4, 10, 10)}.get(
-        name, (10, 100, 40)
-    )
+    joint, sequential, downstream = {
+        "synth": (4, 16, 30),
+        "real": (4, 16, 8),
+        "mosi": (4, 16, 10),
+        "paper": (10, 100, 40),
+    }[name]
     both = joint + sequential
     sizes = {"batch_sizes": _empty(), "batch_size": 64}
+    if name in ("real", "mosi"):
+        # So that an epoch takes each modality through its data about once.
+        sizes["batch_sizes"] = config_dict.ConfigDict({"text": 64, "audio": 16, "vision": 128})
     stages = {
         "joint": section(JointStage, epochs=joint, select="last", **sizes),
         "sequential": section(SequentialStage, epochs=sequential, select="war", **sizes),
@@ -161,6 +175,9 @@ def _stages(name: str, part: str = "") -> dict[str, config_dict.ConfigDict]:
     if part == "sequential":
         alone = section(SequentialStage, epochs=both, select="war", **sizes)
         return {"sequential": alone, "concepts": stages["concepts"]}
+    if part in MODALITIES:
+        plain = {**sizes, "orthogonality": 0.0}
+        return {"sequential": section(SequentialStage, epochs=both, select="war", **plain)}
     if part == "learn":
         stages.pop("downstream")
     return {"downstream": stages["downstream"]} if part == "downstream" else stages

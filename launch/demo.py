@@ -2,9 +2,9 @@
 
     python -m launch.demo --workdir=runs/demo
 
-UMBEnet on raw clips with any modality missing, then MCR and MulT on feature sequences of the same
-examples; a few minutes on two cores. Started again, it goes on where it was, or prints the tables
-of what is there.
+UMBEnet on raw clips with any modality missing, MCR and MulT on feature sequences of the same
+examples, then supramodal concepts from unpaired faces, voices and sentences, which guide a small
+model of faces. Started again, it goes on where it was, or prints the tables of what is there.
 """
 
 import json
@@ -16,7 +16,7 @@ from ml_collections import config_dict
 
 from affectjax.runtime import app
 from affectjax.train import train
-from configs import mcr, mult, umbenet
+from configs import mcr, mult, supramodal, umbenet
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "The folder of the runs.")
 _EPOCHS = flags.DEFINE_integer("epochs", 15, "Epochs of MCR and MulT.")
@@ -28,9 +28,10 @@ def demo_configs(epochs: int) -> dict[str, config_dict.ConfigDict]:
     """Returns the configs of the demo by the name of their run.
 
     Args:
-      epochs: of MCR and MulT; UMBEnet is trained as its config says.
+      epochs: of MCR and MulT; the others are trained as their configs say.
     """
-    configs = {"umbenet": umbenet.get_config(), "mcr": mcr.get_config(), "mult": mult.get_config()}
+    modules = {"umbenet": umbenet, "mcr": mcr, "mult": mult, "supramodal": supramodal}
+    configs = {name: module.get_config() for name, module in modules.items()}
     for name in ("mcr", "mult"):
         configs[name].model.layers = 2
         configs[name].stages.train.epochs = epochs
@@ -58,6 +59,7 @@ def main(argv):
         print(f"\n{name}", flush=True)
         results[name] = train(config, folder / name)
     print(f"\naffect_synth, test split, new speakers, percent\n\n{table(results)}\n")
+    print("supramodal: a small model of single faces; the others see and hear whole clips.\n")
     missing = json.loads((folder / "umbenet" / "eval" / "missing.json").read_text())["subsets"]
     print("The same UMBEnet model when modalities are missing (WAR):")
     for shown, result in missing.items():

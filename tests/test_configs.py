@@ -10,6 +10,7 @@ import jax
 import pytest
 from conftest import CLASSES, CLIP_SIZE
 
+from affectjax import emotions
 from affectjax.data import inputs, planning, sets
 from affectjax.data.inputs import Features, Frames, Inputs, Text, Waveform
 from affectjax.data.labels import LabelSpec
@@ -32,7 +33,13 @@ VARIANTS = {
     "mcr": (SEQUENCES, ("aligned", "small")),
     "mult": (SEQUENCES, ("aligned",)),
     "umbenet": (CLIPS, ("single",)),
+    "supramodal": (
+        ("synth", "real", "paper", "mosi"),
+        ("joint", "sequential", "learn", "downstream", *MODALITIES),
+    ),
 }
+# Whose options cannot stand together.
+ONE_OPTION = ("supramodal",)
 SPECS = {
     "mosi": LabelSpec("score", low=-3, high=3),
     "mosei": LabelSpec("score", low=-3, high=3),
@@ -43,6 +50,7 @@ HAVE = {
     "dfew": ("audio", "vision"),
     "ferv39k": ("audio", "vision"),
     "fer2013": ("vision",),
+    "rafdb": ("vision",),
 }
 SENTENCES = ("Kids are talking by the door.", "What a day!")
 
@@ -58,7 +66,8 @@ def every():
     """Returns (file, argument) of all variants with each subset of their options."""
     for name, (variants, options) in VARIANTS.items():
         for variant in variants:
-            for size in range(len(options) + 1):
+            most = 1 if name in ONE_OPTION else len(options)
+            for size in range(most + 1):
                 for chosen in itertools.combinations(options, size):
                     yield name, ",".join((variant, *chosen))
 
@@ -68,6 +77,8 @@ def spec_of(data):
     spec = SPECS.get(data.name, LabelSpec("class", CLASSES))
     if data.view == planning.CLIPS and data.name not in ("affect_synth", "clips"):
         spec = sets.get(data.name).LABELS
+    if data.class_map:
+        spec = LabelSpec("class", emotions.SCHEMES[data.class_map])
     return spec if data.cut is None else LabelSpec("class", data.classes)
 
 
@@ -75,20 +86,26 @@ def inputs_of(data):
     """Returns the inputs that the data of a config would give, with nothing on disk."""
     if data.view == planning.SEQUENCES:
         kinds = {m: Features(5, 3 + i) for i, m in enumerate(MODALITIES)}
-        return Inputs(kinds, spec_of(data))
+        if not data.words:
+            return Inputs(kinds, spec_of(data))
     kinds = {
         "text": Text(data.tokens),
         "audio": Waveform(inputs.samples(data.seconds)),
         "vision": Frames(data.frames, data.image_size),
     }
     words = Tokenizer.load(data.tokenizer) if data.tokenizer else Tokenizer.train(SENTENCES)
-    have = HAVE.get(data.name, MODALITIES)
+    have = data.modalities or HAVE.get(data.name, MODALITIES)
     return Inputs({m: kinds[m] for m in have}, spec_of(data), tokenizer=words)
 
 
 def build(config):
-    data = configs.read(DataConfig, config["data"], "config.data")
-    return base.find(config).Task(config, inputs_of(data), None)
+    data, found = configs.read(DataConfig, config["data"], "config.data"), {}
+    for name in base.reads(config):
+        own = data
+        if name:
+            own = configs.read(DataConfig, data.sources[name], f"config.data.sources.{name}")
+        found[name] = inputs_of(own)
+    return base.build(config, found, None)
 
 
 def given_weights(config, clip_folder):
@@ -103,6 +120,8 @@ def get_config(name, argument, request):
     config = module(name).get_config(argument)
     if name == "umbenet" and argument.split(",")[0] in FROZEN:
         given_weights(config, request.getfixturevalue("clip_folder"))
+    if argument.endswith("downstream"):
+        config.model.guided.guide = False  # a bank of another run is needed otherwise
     return config
 
 
@@ -120,9 +139,15 @@ def test_a_variant_builds(name, argument, request):
     if data.view == planning.SEQUENCES:
         assert data.aligned is ("aligned" in argument)
     task = build(config)
-    assert len(task.stages) == len(config.stages) and set(task.modalities) <= set(MODALITIES)
+    trained = [section for section in config.stages.values() if "epochs" in section]
+    assert len(task.stages) == len(trained)
+    for name in base.evaluated(config):
+        assert set(base.judge(task, name).modalities) <= set(MODALITIES)
     for stage in task.stages:
-        assert stage.epochs > 0 and stage.batch_size > 0
+        sizes = stage.batch_size
+        assert stage.epochs > 0 and all(
+            s > 0 for s in (dict(sizes).values() if stage.turns else [sizes])
+        )
         assert stage.trains("any/kernel") in (True, False)
 
 
@@ -152,7 +177,8 @@ def test_options_change_the_config(name):
 
 def sections(config):
     """Returns the sections whose keys a task reads."""
-    return [config["model"], config["optim"], *config["stages"].values()]
+    models = [m for m in config["model"].values() if isinstance(m, dict)] or [config["model"]]
+    return [*models, config["optim"], *config["stages"].values()]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -176,12 +202,17 @@ def test_another_key_is_refused_with_the_nearest(name, section):
     config = module(name).get_config()
     with config.unlocked():
         stage = list(config.stages)[-1]
+        model = "model"
         if section == "model":
-            config.model.widht = 3
+            if name == "supramodal":
+                model = "model.learner"
+                config.model.learner.widht = 3
+            else:
+                config.model.widht = 3
         else:
             config.stages[f"{stage}s"] = config.stages[stage]
     expected = {
-        "model": 'config.model.widht".*"config.model.width',
+        "model": f'config.{model}.widht".*"config.{model}.width',
         "stages": f'config.stages.{stage}s".*"config.stages.{stage}"',
     }
     with pytest.raises(InputError, match=expected[section]):

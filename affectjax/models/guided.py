@@ -113,8 +113,9 @@ class Guided(nn.Module):
         for m in self.modalities:
             encoder = Faces if "width" in self.encoders[m] else Memory
             here = batch["present"][m]
-            mask = batch[m]["mask"] & here[:, None]
             weight = batch.get("weight", 1.0) * here.astype(jnp.float32)
+            # What stands in a row that only pads has no part in a gradient: 0 * NaN is NaN.
+            mask = batch[m]["mask"] & (weight > 0)[:, None]
             made = encoder(self.feature, **self.encoders[m], axis_name=self.axis_name, name=m)
             feature = made(batch[m]["x"], mask, weight, train=train)
             found.append(masking.zero_masked(feature, here))

@@ -184,7 +184,9 @@ class Supramodal(nn.Module):
         """
         here = [m for m in self.modalities if m in views]
         weight = {m: views[m]["weight"] for m in here}
-        feature = {m: self.readers[m](views[m]["x"], views[m]["mask"], train=train) for m in here}
+        # What stands in a row that only pads has no part in a gradient either: 0 * NaN is NaN.
+        mask = {m: views[m]["mask"] & (weight[m] > 0)[:, None] for m in here}
+        feature = {m: self.readers[m](views[m]["x"], mask[m], train=train) for m in here}
         if self.statistics == "modality":
             emotion = {m: self.emotion(feature[m], weight[m], train=train, group=m) for m in here}
         else:

@@ -26,6 +26,7 @@ B = 6
 
 # Towers, encoders and layers are no models of a batch, and have tests of their own.
 NOT_MODELS = {"assembly", "bert", "clap", "clip", "encoders", "layers", "norms", "resnet"}
+NOT_MODELS |= {"towers"}
 FOUND = {m.name for m in pkgutil.iter_modules(affectjax.models.__path__)} - NOT_MODELS
 
 KERNELS = {"text": 3, "audio": 1, "vision": 3}
@@ -55,14 +56,48 @@ def umbenet_arguments(outputs, modalities, kernels, width, heads, layers):
     }
 
 
+# E of the emotion features of the supramodal learner.
+HIDDEN = 12
+
+
+def supramodal_arguments(outputs, modalities, kernels, width, heads, layers):
+    """Returns the arguments of the learner on features: it always tells seven and three."""
+    del outputs, kernels
+    tower = {"width": width, "layers": layers, "heads": heads}
+    return {
+        "modalities": modalities,
+        "encoders": dict.fromkeys(modalities, "features"),
+        "towers": dict.fromkeys(modalities, tower),
+        "width": width,
+        "hidden": HIDDEN,
+    }
+
+
+def guided_arguments(outputs, modalities, kernels, width, heads, layers):
+    """Returns the arguments of the recogniser on sequences."""
+    del kernels
+    return {
+        "classes": outputs,
+        "modalities": modalities,
+        "encoders": {m: {"heads": heads, "layers": layers} for m in modalities},
+        "feature": width,
+    }
+
+
 # By module, where they are not those of a model of sequences.
-ARGUMENTS = {"umbenet": umbenet_arguments}
+ARGUMENTS = {
+    "umbenet": umbenet_arguments,
+    "supramodal": supramodal_arguments,
+    "guided": guided_arguments,
+}
 
 # By module: class, and the arguments of the variant whose invariance is checked.
 MODELS = {
     "mcr": ("MCR", {"outputs": 2, **SMALL}),
     "mult": ("MulT", {"outputs": 2, **SMALL}),
     "umbenet": ("UMBEnet", {"outputs": 2, **SMALL}),
+    "supramodal": ("Supramodal", {"outputs": 7, **SMALL}),
+    "guided": ("Guided", {"outputs": 2, **SMALL}),
 }
 
 
@@ -90,6 +125,11 @@ def batch_of(x, masks):
     return {m: {"x": x[m], "mask": masks[m]} for m in x} | {"present": present}
 
 
+def first_value(path, x):
+    """Returns what a variable that is no parameter starts with: a variance one, all else zero."""
+    return jnp.full(x.shape, path[-1].key.startswith("var"), x.dtype)
+
+
 @pytest.fixture(scope="module", params=sorted(FOUND))
 def subject(request):
     """Returns parameters, the evaluated model and its training gradients, both compiled."""
@@ -100,7 +140,7 @@ def subject(request):
     batch = batch_of(*inputs_of())
     shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), batch, train=False))
     params = draw({"params": shapes.pop("params")}, 0)
-    counts = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    counts = jax.tree_util.tree_map_with_path(first_value, shapes)
 
     def loss(params, x, masks):
         drops = {"dropout": jax.random.key(1)}
@@ -276,6 +316,22 @@ def umbenet(d, layers, lengths, dims, kernels, outputs):
     return encoders + fusion + tower + pool + gates + POOL["inherent_tokens"] * dt
 
 
+def supramodal(d, layers, lengths, dims, kernels, outputs):
+    """Returns the size of the learner on features of the modalities of `lengths`."""
+    block = norm(d) + attention(d) + feed(d)
+    towers = sum(linear(dims[m], d) + layers * block + norm(d) for m in lengths)
+    # Dense without bias and batch norm, twice: of emotions, and of the rest of each modality.
+    encoder = d * HIDDEN + HIDDEN * HIDDEN + 2 * norm(HIDDEN)
+    return towers + (1 + len(lengths)) * encoder + linear(HIDDEN, 7) + linear(HIDDEN, 3)
+
+
+def guided(d, layers, lengths, dims, kernels, outputs):
+    """Returns the size of the recogniser: memory stacks of width d, and a Dense for several."""
+    stack = layers * (norm(d) + attention(d) + feed(d)) + norm(d)
+    together = linear(len(lengths) * d, d) if len(lengths) > 1 else 0
+    return sum(dims[m] * d + stack for m in lengths) + together + linear(d, outputs)
+
+
 ALIGNED = {"text": 50, "audio": 50, "vision": 50}
 UNALIGNED = {"text": 50, "audio": 375, "vision": 500}
 PAPER = {"text": 300, "audio": 74, "vision": 35}
@@ -299,11 +355,23 @@ COUNTS = {
     "mult iemocap": ("mult", 40, 10, 4, UNALIGNED, PAPER, K335, 8, 1_580_928),
     "umbenet small": ("umbenet", 8, 2, 2, LENGTHS, DIMS, KERNELS, 2, 8_215),
     "umbenet small, two": ("umbenet", 8, 2, 1, {"text": 5, "vision": 4}, DIMS, KERNELS, 2, 3_783),
+    "supramodal small": ("supramodal", 8, 2, 2, LENGTHS, DIMS, KERNELS, 7, 6_730),
+    "supramodal small, two": (
+        "supramodal", 8, 2, 1, {"text": 5, "audio": 4}, DIMS, KERNELS, 7, 2_882,
+    ),
+    "guided mosi, one": ("guided", 256, 8, 4, {"vision": 500}, PAPER, K333, 2, 3_169_026),
+    "guided mosi, three": ("guided", 256, 8, 4, UNALIGNED, PAPER, K333, 2, 9_780_738),
     "mult published size": (
         "mult", 30, 10, 4, UNALIGNED, PAPER, dict.fromkeys(K333, 1), 1, 874_651,
     ),
 }  # fmt: skip
-BY_HAND = {"mcr": mcr, "mult": mult, "umbenet": umbenet}
+BY_HAND = {
+    "mcr": mcr,
+    "mult": mult,
+    "umbenet": umbenet,
+    "supramodal": supramodal,
+    "guided": guided,
+}
 
 
 @pytest.mark.parametrize("module", sorted(FOUND))

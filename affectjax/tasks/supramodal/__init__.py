@@ -185,7 +185,8 @@ class Task:
         for m in self.learner.names:
             _, _, label = ending.run(self.learner.judges[m].describe, m, "train")
             top = how.top if how.selective else 1.0
-            found[m] = int(sum(max(1, np.floor(top * n)) for n in np.bincount(label)))
+            # No fewer than `concepts.select` keeps, however its product is rounded.
+            found[m] = int(sum(max(1, np.ceil(top * n)) for n in np.bincount(label)))
         return found
 
 

@@ -38,9 +38,11 @@ class GuidedConfig:
       generalize: False takes a single concept in place of means, the ablation without
         generalisation.
       weight: lambda, of the distance to the concept beside the cross-entropy.
+      reduce: of the squares of a distance, "mean" or "sum", see `affectjax.concepts.guidance`.
       feature: E, the width of the bank.
       weights: a local folder with ResNet-18's weights, "" for one from scratch.
-      resnet_width: of ResNet-18's first stage, without `weights`; 64 is ResNet-18.
+      resnet_width: of ResNet-18's first stage, without `weights`; 64 is ResNet-18. Weights have
+        a width of their own.
       heads, layers: of the memory stack on sequences.
       dropout: there.
       flip, shift, contrast, brightness: of the augmentation of frames, see `ops.augment`.
@@ -53,6 +55,7 @@ class GuidedConfig:
     count: int = 8
     generalize: bool = True
     weight: float = 0.5
+    reduce: str = "mean"
     feature: int = 256
     weights: str = ""
     resnet_width: int = 64
@@ -67,6 +70,8 @@ class GuidedConfig:
     def __post_init__(self):
         if self.count < 1:
             raise ValueError(f"count is {self.count}; allowed: 1 or more")
+        if self.reduce not in ("mean", "sum"):
+            raise ValueError(f"reduce is {self.reduce!r}; allowed: mean, sum")
         unknown = [m for m in self.concepts if m not in MODALITIES]
         if unknown:
             raise ValueError(f"concepts has {unknown[0]!r}; allowed: {', '.join(MODALITIES)}")
@@ -120,7 +125,7 @@ class Downstream:
         if kind == "frames":
             if self._given is None:
                 return {"width": s.resnet_width}
-            return {"width": 64, "mean": self._given.mean, "std": self._given.std}
+            return {**self._given.args, "mean": self._given.mean, "std": self._given.std}
         if kind != "features":
             raise InputError(
                 f"the recogniser reads frames and features, but the data has {kind} of {m}; "
@@ -156,7 +161,9 @@ class Downstream:
                     f"{folder or s.bank} has concepts of width {bank.width}, but "
                     f'"config.model.guided.feature" is {s.feature}; allowed: the same'
                 )
-            arrays = bank.guide(self.spec.classes, s.count).arrays
+            # A class that the run itself did not learn to tell is guided by nothing.
+            may_lack = self.spec.classes if folder else ()
+            arrays = bank.guide(self.spec.classes, s.count, may_lack).arrays
             params[BANK] = _padded(arrays, capacity)
         return {"params": params, "variables": variables}
 
@@ -187,7 +194,7 @@ class Downstream:
                 bank, batch["label"], draw, s.count, self.axis_name, s.generalize
             )
             distance = concepts.guidance(
-                out["feature"], concept, present, batch["weight"], self.axis_name
+                out["feature"], concept, present, batch["weight"], self.axis_name, s.reduce
             )
             measured |= {"guidance": distance, "loss": entropy + s.weight * distance}
         return measured["loss"], (variables, measured)
@@ -201,11 +208,12 @@ class Downstream:
         return {**batch, "vision": {**batch["vision"], "x": x}}
 
     def predict(self, params: Tree, variables: Tree, batch: Batch) -> dict[str, jax.Array]:
-        """Returns `loss` `[B]` and `probability` `[B, C]`, for which no concept is read."""
+        """Returns `loss` `[B]`, `logits` and `probability` `[B, C]`; reads no concept for it."""
         params = {name: own for name, own in params.items() if name != BANK}
         logits, _ = self.model.apply({"params": params, **variables}, batch, train=False)
         return {
             "loss": losses.cross_entropy(logits, batch["label"]),
+            "logits": logits,
             "probability": jax.nn.softmax(logits),
         }
 

@@ -1,0 +1,148 @@
+"""From the config and the data to towers: which are chosen, how wide they are, what is refused."""
+
+import functools
+import re
+
+import jax
+import numpy as np
+import pytest
+from conftest import CLIP_SIZE, CLIP_WIDTH
+from numpy_mcr import quick
+
+from affectjax import weights
+from affectjax.data.inputs import Features, Frames, Inputs, Text, Waveform
+from affectjax.data.labels import LabelSpec
+from affectjax.data.tokens import Tokenizer
+from affectjax.errors import InputError
+from affectjax.modalities import MODALITIES
+from affectjax.models.supramodal import Reader
+from affectjax.models.towers import READS, LearnerConfig, Towers
+from affectjax.runtime import configs
+
+SPEC = LabelSpec("class", ("sad", "glad"))
+D, B = 12, 2
+SMALL = {
+    "width": D, "text_width": 8, "text_layers": 1, "text_heads": 2, "sequence_heads": 2,
+    "image_channels": (4, 6), "image_patch": 8, "image_width": 8, "image_layers": 1,
+    "image_heads": 2, "audio_channels": (4, 6), "audio_width": 4, "audio_depths": (1, 1),
+}  # fmt: skip
+RAW = {"text": Text(6), "audio": Waveform(1600), "vision": Frames(2, 16)}
+SEQUENCES = {"text": Features(3, 5), "audio": Features(4, 6), "vision": Features(2, 3)}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.train(["so sad", "glad to hear"])
+
+
+def towers(kinds, tokenizer=None, **changes):
+    inputs = {
+        m: Inputs({m: kind}, SPEC, tokenizer=tokenizer if kind.kind == "text" else None)
+        for m, kind in kinds.items()
+    }
+    settings = configs.read(LearnerConfig, SMALL | changes, "config.model.learner")
+    return Towers(settings, inputs, None), inputs
+
+
+CHOICES = [
+    ("text", "clip", RAW), ("audio", "mel", RAW), ("audio", "conv", RAW), ("vision", "clip", RAW),
+    ("vision", "conv", RAW), *((m, "features", SEQUENCES) for m in MODALITIES),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("m", "kind", "kinds"), CHOICES)
+def test_each_tower_from_scratch_gives_features_of_the_width(m, kind, kinds, tokenizer):
+    made, inputs = towers({m: kinds[m]}, tokenizer, **{m: kind})
+    assert made.kinds == {m: kind} and made.given == {} and made.pixels == {}
+    reader, batch = Reader(kind, made.arguments[m], D), inputs[m].zeros(B)
+    x, mask = batch[m]["x"], np.ones_like(batch[m]["mask"])
+    shapes = jax.eval_shape(lambda: reader.init(jax.random.key(0), x, mask, train=False)["params"])
+    assert "dense" not in shapes  # the tower has that width already
+    variables = quick(functools.partial(reader.init, train=False))(jax.random.key(0), x, mask)
+    feature = quick(functools.partial(reader.apply, train=False))(variables, x, mask)
+    assert feature.shape == (B, D) and np.isfinite(feature).all()
+
+
+def test_sound_for_clap_from_scratch_has_its_width():
+    """By its shapes alone: it takes a while to compile."""
+    made, inputs = towers({"audio": RAW["audio"]}, audio="clap")
+    reader, batch = Reader("clap", made.arguments["audio"], D), inputs["audio"].zeros(B)
+    x, mask = batch["audio"]["x"], batch["audio"]["mask"]
+    shape = jax.eval_shape(
+        lambda: reader.init_with_output(jax.random.key(0), x, mask, train=False)[0]
+    )
+    assert shape.shape == (B, D)
+
+
+def test_towers_of_a_folder_come_with_its_weights(clip_folder):
+    kinds = {"text": Text(6), "vision": Frames(1, CLIP_SIZE)}
+    tokenizer = Tokenizer.load(clip_folder)
+    made, inputs = towers(kinds, tokenizer, weights=str(clip_folder))
+    found = weights.clip(clip_folder)
+    for m, name in (("text", "text_tower"), ("vision", "image_tower")):
+        jax.tree.map(np.testing.assert_array_equal, made.given[m], found.params[name])
+        reader, batch = Reader("clip", made.arguments[m], D), inputs[m].zeros(B)
+        shapes = jax.eval_shape(
+            lambda r=reader, b=batch, m=m: r.init(
+                jax.random.key(0), b[m]["x"], b[m]["mask"], train=False
+            )["params"]
+        )
+        # What is given fits what is made; a Dense brings it to the width.
+        assert jax.tree.map(np.shape, made.given[m]) == jax.tree.map(
+            lambda x: x.shape, shapes["tower"]
+        )
+        assert shapes["dense"]["kernel"].shape == (CLIP_WIDTH, D)
+    assert made.pixels == {"mean": found.mean, "std": found.std}
+
+
+def test_the_paper_s_widths_are_the_defaults():
+    settings = LearnerConfig()
+    assert (settings.width, settings.hidden) == (512, 256)
+    lora = settings.lora_rank, settings.lora_alpha, settings.lora_dropout
+    assert lora == (6, 36.0, 0.2)
+    assert (settings.text, settings.audio, settings.vision) == ("clip", "clap", "clip")
+
+
+def test_what_may_read_what():
+    for m, kinds in READS.items():
+        for kind, allowed in kinds.items():
+            assert (kind == "features") == (allowed == ("features",)), (m, kind)
+
+
+def said_by(of):
+    with pytest.raises(InputError) as error:
+        of()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+REFUSED = {
+    "sound as features": (
+        {"audio": RAW["audio"]}, {"audio": "features"},
+        '"config.model.learner.audio" is .features., but its data set has waveform; allowed: clap',
+    ),
+    "features as frames": (
+        {"vision": SEQUENCES["vision"]}, {"vision": "conv"},
+        '"config.model.learner.vision" is .conv., but its data set has features; allowed: features',
+    ),
+    "no such tower": ({"vision": RAW["vision"]}, {"vision": "vit"}, "is 'vit', .*allowed: clip"),
+    "bert without weights": (
+        {"text": RAW["text"]}, {"text": "bert"}, '"config.model.learner.bert_weights" is empty',
+    ),
+    "no folder": ({"vision": RAW["vision"]}, {"weights": "/nowhere"}, "/nowhere"),
+    "number format": ({}, {"dtype": "float16"}, "dtype is 'float16'; allowed: float32, bfloat16"),
+    "statistics": ({}, {"statistics": "none"}, "statistics is 'none'; allowed: modality, shared"),
+    "rank": ({}, {"lora_rank": -1}, "lora_rank is -1; allowed: 0 or more"),
+    "dropout": ({}, {"dropout": 1.0}, "dropout is 1.0; allowed: from 0 to below 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kinds", "changes", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_towers_that_are_refused(kinds, changes, message, tokenizer):
+    said = said_by(lambda: towers(kinds, tokenizer, **changes))
+    assert re.search(message, said), said
+
+
+def test_words_of_another_tokenizer_are_refused(clip_folder, tokenizer):
+    said = said_by(lambda: towers({"text": Text(6)}, tokenizer, weights=str(clip_folder)))
+    assert '"config.data.sources.text.tokenizer" has' in said and str(clip_folder) in said
