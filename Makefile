@@ -17,7 +17,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m launch.demo --workdir=runs/demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow

@@ -15,7 +15,7 @@ import numpy as np
 from absl import logging
 
 from affectjax import folds, metrics
-from affectjax.data import described, missing, pipeline
+from affectjax.data import described, missing, opening
 from affectjax.data.inputs import Inputs
 from affectjax.data.pipeline import DataConfig, Dataset
 from affectjax.errors import InputError
@@ -321,7 +321,7 @@ def open_run(
     data = configs.read(DataConfig, config["data"], "config.data")
     wanted = base.evaluated(config)
     inputs = {name: described.load(described.where(workdir.path, name)) for name in wanted}
-    datasets = pipeline.open_all(data, wanted, inputs, (data.split,))
+    datasets = opening.open_all(data, wanted, inputs, (data.split,))
     task = base.build(config, {n: d.inputs for n, d in datasets.items()}, parallel.AXIS)
     return workdir, config, datasets, task, Engine(parallel_config.engine)
 

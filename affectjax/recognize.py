@@ -234,6 +234,10 @@ class _Models:
         """
         workdir = Workdir(path)
         config = workdir.config()
+        if base.MAIN not in base.evaluated(config):
+            raise InputError(
+                f"{path} has learned concepts alone; a run with the stage downstream recognises"
+            )
         self.inputs = described.load(path)
         self.task = base.build(config, {base.MAIN: self.inputs}, None)
         self._check(path)

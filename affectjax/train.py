@@ -16,7 +16,7 @@ import tqdm
 from absl import logging
 
 from affectjax import folds, selection
-from affectjax.data import described, pipeline
+from affectjax.data import described, opening, pipeline
 from affectjax.data.pipeline import DataConfig, Dataset
 from affectjax.errors import InputError
 from affectjax.evaluate import Evaluator, Model
@@ -78,7 +78,7 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
     data = configs.read(DataConfig, config["data"], "config.data")
     seeds = configs.seeds(config)
     parallel.initialize(parallel_config)
-    datasets = pipeline.open_all(data, base.reads(config))
+    datasets = opening.open_all(data, base.reads(config))
     task = base.build(config, {n: d.inputs for n, d in datasets.items()}, parallel.AXIS)
     engine = Engine(parallel_config.engine)
     evaluator = Evaluator(task, datasets, engine, seeds, settings.eval_batch_size)

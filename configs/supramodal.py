@@ -1,8 +1,24 @@
 """Supramodal concepts: learned from unpaired faces, sentences and voices, they guide a recogniser.
 
     python -m affectjax.main --config=configs/supramodal.py --workdir=runs/supramodal
+    python -m affectjax.main --config=configs/supramodal.py:real --config.data.root=DATA \
+        --workdir=runs/real
+    python -m affectjax.main --config=configs/supramodal.py:paper --config.data.root=DATA \
+        --config.model.learner.weights=CLIP --config.model.learner.clap_weights=CLAP \
+        --config.data.sources.text.tokenizer=CLIP --workdir=runs/paper
+
+Variants: synth (default): the embedded set's unpaired streams, then its faces. real: FER2013, MELD
+and RAVDESS speech, in folders fer2013, meld_text and ravdess_speech of `data.root`, then FER2013.
+mosi: the same sources, then CMU-MOSI in mosi_text_audio. paper: RAF-DB, CMU-MOSEI and RAVDESS with
+the towers of CLIP and CLAP, then RAF-DB. Each also with one of these after a comma: joint or
+sequential (that stage alone, for as many epochs as both), learn (no recogniser), downstream (that
+alone, from `model.guided.bank`), text, audio or vision (a plain classifier of that size).
 
 MEASURED
+
+The paper's accuracies (its Tables 1 to 3; two RTX 4090, pretrained towers): RAF-DB 91.02, AffectNet
+65.51, FED-RO 76.00; CMU-MOSI text 85.8, three modalities 87.4; two stages: image 91.59, text 75.42,
+audio 60.97.
 """
 
 from ml_collections import config_dict

@@ -309,3 +309,20 @@ def deal(groups: Sequence[str], count: int, seed: int) -> np.ndarray:
             part[own] = filled.argmin()
             filled[part[own]] += sizes[own]
     return part[group]
+
+
+def share(label: np.ndarray, part: float, seed: int) -> np.ndarray:
+    """Returns `[N]` bool: so large a part of each class, at least one example of it.
+
+    Args:
+      label: `[N]` int; of other labels all examples are one class.
+      part: above 0 to 1.
+      seed: of the draw.
+    """
+    label = label if label.dtype.kind == "i" and label.ndim == 1 else np.zeros(len(label), int)
+    order = np.random.Generator(np.random.Philox(seed)).permutation(len(label))
+    chosen = np.zeros(len(label), bool)
+    for value in np.unique(label):
+        own = order[label[order] == value]
+        chosen[own[: max(1, round(part * len(own)))]] = True
+    return chosen

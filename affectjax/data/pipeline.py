@@ -4,7 +4,6 @@ Letters: N examples, B batch (over all devices), S seeds, T frames, D features.
 """
 
 import concurrent.futures
-import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,12 +17,11 @@ from affectjax.data import missing, prepared, sets
 from affectjax.data.config import DataConfig
 from affectjax.data.inputs import Arrays, Features, Frames, Inputs, Text, Waveform
 from affectjax.data.labels import LabelSpec
-from affectjax.data.parts import Part, Parts
+from affectjax.data.parts import Part, Parts, share
 from affectjax.data.streams import Batches, BatchSource, order, rows_of
 from affectjax.data.tokens import Tokenizer
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
-from affectjax.runtime import configs
 
 __all__ = ["Arrays", "Batches", "DataConfig", "Dataset", "Part", "order", "rows_of"]
 _CHUNK = 32
@@ -344,63 +342,6 @@ class Dataset:
                 "std": scale.astype(np.float32),
             }
         return statistics
-
-
-def open_all(
-    config: DataConfig,
-    names: Sequence[str],
-    inputs: Mapping[str, Inputs] | None = None,
-    roles: Sequence[str] = ("train", "valid", "test"),
-) -> dict[str, Dataset]:
-    """Returns the data sets of a run by name.
-
-    Args:
-      config: `config.data`.
-      names: "" for the data set that it describes itself, or of its `sources`.
-      inputs: those of an earlier run by name, None to look at the data.
-      roles: the parts that each must have.
-
-    Raises:
-      InputError: see `Dataset`, or there is no source of that name.
-    """
-    opened = {}
-    for name in names:
-        own = config
-        if name:
-            if name not in config.sources:
-                raise InputError(f'"config.data.sources" has no {name}: what is learned from?')
-            section = f"config.data.sources.{name}"
-            own = configs.read(DataConfig, config.sources[name], section)
-            own = dataclasses.replace(own, modalities=(name,))
-        before = {}
-        if inputs is not None:
-            known = inputs[name]
-            before = {
-                "statistics": known.statistics,
-                "tokenizer": known.tokenizer,
-                "spec": known.spec,
-            }
-        opened[name] = Dataset(own, **before, unpaired=bool(name))
-        for role in roles:
-            opened[name].part(role)
-    return opened
-
-
-def share(label: np.ndarray, part: float, seed: int) -> np.ndarray:
-    """Returns `[N]` bool: so large a part of each class, at least one example of it.
-
-    Args:
-      label: `[N]` int; of other labels all examples are one class.
-      part: above 0 to 1.
-      seed: of the draw.
-    """
-    label = label if label.dtype.kind == "i" and label.ndim == 1 else np.zeros(len(label), int)
-    order = np.random.Generator(np.random.Philox(seed)).permutation(len(label))
-    chosen = np.zeros(len(label), bool)
-    for value in np.unique(label):
-        own = order[label[order] == value]
-        chosen[own[: max(1, round(part * len(own)))]] = True
-    return chosen
 
 
 class _PartBatches(BatchSource):

@@ -10,8 +10,8 @@ from conftest import write_own
 from test_class_map import FACES, SCORES, Stored
 
 from affectjax.data.config import DataConfig
-from affectjax.data.parts import Parts, deal
-from affectjax.data.pipeline import Dataset, share
+from affectjax.data.parts import Parts, deal, share
+from affectjax.data.pipeline import Dataset
 from affectjax.data.tokens import Tokenizer
 from affectjax.errors import InputError
 
