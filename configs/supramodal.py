@@ -14,7 +14,10 @@ the towers of CLIP and CLAP, then RAF-DB. Each also with one of these after a co
 sequential (that stage alone, for as many epochs as both), learn (no recogniser), downstream (that
 alone, from `model.guided.bank`), text, audio or vision (a plain classifier of that size).
 
-MEASURED
+Measured on two CPU cores, README has the commands: synth learns in 83 s (faces 43.0, sentences 75.5
+of 3 classes, voices 49.2, new speakers); real, one seed, in 8 minutes beside other work: PublicTest
+53.4, MELD's dev 68.1 of 3 classes, RAVDESS actors 21 and 22 49.0, within two points of plain
+classifiers of one modality. ResNet-18 on a tenth of FER2013: 50.2 guided, 48.8 not.
 
 The paper's accuracies (its Tables 1 to 3; two RTX 4090, pretrained towers): RAF-DB 91.02, AffectNet
 65.51, FED-RO 76.00; CMU-MOSI text 85.8, three modalities 87.4; two stages: image 91.59, text 75.42,

@@ -177,7 +177,8 @@ def test_options_change_the_config(name):
 
 def sections(config):
     """Returns the sections whose keys a task reads."""
-    models = [m for m in config["model"].values() if isinstance(m, dict)] or [config["model"]]
+    model = config["model"]
+    models = [model["learner"], model["guided"]] if "learner" in model else [model]
     return [*models, config["optim"], *config["stages"].values()]
 
 
