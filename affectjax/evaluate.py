@@ -154,7 +154,7 @@ class Evaluator:
             together({n: own[s] for n, own in judged.items()}) for s in range(len(self.seeds))
         ]
         result = summarize(per_seed, self.seeds)
-        fewer = self._fewer(model, split) if base.MAIN in names and split == "test" else {}
+        fewer = self._fewer(model, split) if base.MAIN in names and stem == "test" else {}
         if jax.process_index() == 0:
             write_json(folder / f"{stem}.json", result)
             if fewer:
@@ -182,9 +182,12 @@ class Evaluator:
           folder: of the run; several models have folders of their own in it.
         """
         found: dict[Any, Any] = {}
+        placed: dict[Any, Batches] = {}
 
         def run(s: int, function: Predict, name: str, role: str) -> tuple[Any, list, np.ndarray]:
-            batches = self.batches(name, role)
+            if (name, role) not in placed:
+                placed[name, role] = self.batches(name, role)
+            batches = placed[name, role]
             if (function, name, role) not in found:
                 seen, seeds = base.judge(self.task, name).modalities, len(self.seeds)
                 predictor = Predictor(function, seen, self.engine, seeds)
@@ -357,16 +360,26 @@ def evaluate(path: str | Path, overrides: Mapping[str, Any] | None = None) -> di
     config = Workdir(path).config()
     if folds.of(config):
         again = lambda _, folder: evaluate(folder, overrides)  # noqa: E731
-        split = (overrides or {}).get("data.split", config["data"]["split"])
-        return folds.each(config, path, again, split)
+        return folds.each(config, path, again, _stem(config, overrides or {}))
     workdir, config, datasets, task, engine = open_run(path, overrides or {})
     seeds = configs.seeds(config)
     model = load_best(workdir, task, {n: d.inputs for n, d in datasets.items()}, seeds)
     split, size = config["data"]["split"], config["train"]["eval_batch_size"]
     evaluator = Evaluator(task, datasets, engine, seeds, size)
-    result = evaluator.final(workdir, engine.replicate(model), tuple(datasets), split)
-    logging.info("%s: %s", split, workdir.path / "eval" / f"{split}.json")
+    stem = _stem(workdir.config(), overrides or {})
+    result = evaluator.final(workdir, engine.replicate(model), tuple(datasets), split, stem)
+    logging.info("%s: %s", split, workdir.path / "eval" / f"{stem}.json")
     return result
+
+
+def _stem(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:
+    """Returns the stem of the files of an evaluation: the split, of another data set its name too.
+
+    So what a run is on other data does not take the place of what it is on its own.
+    """
+    own = config["data"]
+    split, name = (overrides.get(f"data.{key}", own[key]) for key in ("split", "name"))
+    return split if name == own["name"] else f"{name}_{split}"
 
 
 def load_best(

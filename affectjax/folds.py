@@ -55,27 +55,11 @@ def each(
     names = of(config)
     for name in names:
         one = configs.plain(config)
-        one["data"] = _of_fold(one["data"], name)
+        one["data"] = {**one["data"], "fold": name, "folds": ()}
         run(one, folder.path / "folds" / name)
     if jax.process_index() == 0:
         gather(folder.path, names)
     return json.loads((folder.path / "eval" / f"{split}.json").read_text())
-
-
-def _of_fold(data: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Returns `config.data` of one fold.
-
-    A source that is the same data set has the same fold, so that nothing is learned from what the
-    fold is tested on.
-    """
-    folded = {**data, "fold": name, "folds": ()}
-    shared = ("fold", "folds", "kfold", "train", "valid", "test", "holdout", "seed")
-    same = {key: folded[key] for key in shared if key in folded}
-    sources = dict(data.get("sources") or {})
-    for m, source in sources.items():
-        if source["name"] == data["name"]:
-            sources[m] = {**source, **same}
-    return {**folded, "sources": sources} if sources else folded
 
 
 def gather(workdir: Path, names: Sequence[str]) -> None:

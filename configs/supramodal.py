@@ -115,7 +115,7 @@ def _source(name: str, m: str) -> config_dict.ConfigDict:
             "text": {"name": "mosei", "dir": "mosei", "view": "sequences", "words": True},
             "audio": {"name": "ravdess_all", "dir": "ravdess", "seconds": 10.0},
         }[m]
-        if m != "audio":
+        if m == "vision":
             values |= {"valid": "holdout", "holdout": 0.1}
     return section(DataConfig, max_length=_empty(), sources=_empty(), **values)
 
@@ -126,7 +126,7 @@ def _empty() -> config_dict.ConfigDict:
 
 def _learner(name: str) -> config_dict.ConfigDict:
     if name == "paper":
-        return section(LearnerConfig)
+        return section(LearnerConfig, statistics="shared")
     return section(
         LearnerConfig,
         vision="conv",
@@ -144,6 +144,8 @@ def _learner(name: str) -> config_dict.ConfigDict:
 def _guided(name: str) -> config_dict.ConfigDict:
     if name == "mosi":
         return section(GuidedConfig, layers=2, dropout=0.3)
+    if name == "paper":
+        return section(GuidedConfig)
     changes = {"flip": 0.5, "shift": 0.08, "contrast": 0.2, "brightness": 0.1}
     return section(GuidedConfig, resnet_width=16 if name == "synth" else 64, **changes)
 
@@ -178,7 +180,8 @@ def _stages(name: str, part: str = "") -> dict[str, config_dict.ConfigDict]:
         "paper": (10, 100, 40),
     }[name]
     both = joint + sequential
-    sizes = {"batch_sizes": _empty(), "batch_size": 64}
+    # The paper's orthogonality is of features as they are.
+    sizes = {"batch_sizes": _empty(), "batch_size": 64, "unit_length": name != "paper"}
     if name in ("real", "mosi"):
         # So that an epoch takes each modality through its data about once.
         sizes["batch_sizes"] = config_dict.ConfigDict({"text": 64, "audio": 16, "vision": 128})

@@ -168,6 +168,8 @@ class DataConfig:
             )
         if self.valid == HOLDOUT:
             raise ValueError('valid is "holdout", but kfold deals a part for validation')
+        if self.valid == self.test:
+            raise ValueError(f"valid and test are both {self.test!r}, one of the parts of a fold")
         names = dealt(self.kfold)
         unknown = [f for f in map(str, (self.fold, *self.folds)) if f and f not in names]
         if unknown:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from affectjax.data.config import DataConfig
 from affectjax.data.inputs import Inputs
@@ -35,7 +36,7 @@ def open_all(
                 raise InputError(f'"config.data.sources" has no {name}: what is learned from?')
             section = f"config.data.sources.{name}"
             own = configs.read(DataConfig, config.sources[name], section)
-            own = dataclasses.replace(own, modalities=(name,))
+            own = dataclasses.replace(own, modalities=(name,), **_same_parts(own, config))
         before = {}
         if inputs is not None:
             known = inputs[name]
@@ -45,6 +46,30 @@ def open_all(
                 "spec": known.spec,
             }
         opened[name] = Dataset(own, **before, unpaired=bool(name))
+        if inputs is not None:
+            _check_size(opened[name], inputs[name])
         for role in roles:
             opened[name].part(role)
     return opened
+
+
+def _same_parts(source: DataConfig, main: DataConfig) -> dict[str, Any]:
+    """Returns what a source that is the main data set takes over from it.
+
+    Both then train, validate and test on the same examples: nothing is learned from what the other
+    is judged by.
+    """
+    if (source.name, source.path) != (main.name, main.path):
+        return {}
+    shared = ("fold", "folds", "kfold", "train", "valid", "test", "holdout", "seed")
+    return {key: getattr(main, key) for key in shared}
+
+
+def _check_size(dataset: Dataset, known: Inputs) -> None:
+    """Raises InputError for frames of another size than a run was trained on."""
+    sizes = [getattr(i.kinds.get("vision"), "size", None) for i in (dataset.inputs, known)]
+    if None not in sizes and sizes[0] != sizes[1]:
+        raise InputError(
+            f"{dataset.prepared.path} has frames of {sizes[0]} pixels, but the run was trained on "
+            f'{sizes[1]}; "config.data.image_size" says how raw files are prepared'
+        )

@@ -4,6 +4,7 @@ Letters: N examples, C classes of the data, K binary tasks, M modalities.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -74,7 +75,6 @@ class Parts:
         self._folded, self._folds = _FOLDED, prepared.folds
         if config.kfold:
             self._folded, self._folds = config.train, self._deal()
-        self._held_out = self._hold_out()
 
     def find(self, role: str) -> Part:
         """Returns what serves as "train", "valid" or "test".
@@ -90,7 +90,7 @@ class Parts:
         if self.config.kfold and role == "train":
             split = role  # of the fold; the key names the split on disk that was dealt
         source, rows = self._split(role, split)
-        if self._held_out is not None and split == self.config.train:
+        if split == self.config.train and self._held_out is not None:
             rows = rows[self._held_out == (name == HOLDOUT)]
         if not len(rows):
             left = ' that "config.data.class_map" keeps' if self.config.class_map else ""
@@ -165,7 +165,8 @@ class Parts:
             self._kept[source] = present
         return self._kept[source]
 
-    def _hold_out(self) -> np.ndarray | None:
+    @functools.cached_property
+    def _held_out(self) -> np.ndarray | None:
         """Returns `[N]` bool over the training split: whole groups, drawn until enough are out."""
         if self.config.valid != HOLDOUT:
             return None

@@ -134,6 +134,12 @@ class Towers:
                 )
             self.kinds[m] = kind
             self.arguments[m] = getattr(self, f"_{kind}_{m}", self._features)(m)
+        for key, kind in (("weights", "clip"), ("bert_weights", "bert"), ("clap_weights", "clap")):
+            if getattr(settings, key) and kind not in self.kinds.values():
+                raise InputError(
+                    f'"config.model.learner.{key}" is {getattr(settings, key)}, but no tower is '
+                    f'"{kind}"; the towers are {", ".join(self.kinds.values())}'
+                )
 
     def _kind(self, m: str) -> Any:
         return self.inputs[m].kinds[m]

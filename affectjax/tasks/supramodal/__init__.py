@@ -22,6 +22,7 @@ from affectjax.modalities import MODALITIES
 from affectjax.models.towers import LearnerConfig
 from affectjax.runtime import configs
 from affectjax.runtime.optim import OptimConfig
+from affectjax.selection import LAST
 from affectjax.tasks.base import MAIN, Batch, Ending, Model, Stage, StageConfig, Tree
 from affectjax.tasks.supramodal.downstream import Downstream, GuidedConfig
 from affectjax.tasks.supramodal.learning import Learner
@@ -45,8 +46,13 @@ def _learns(config: Mapping[str, Any]) -> bool:
 
 
 def reads(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns the names of the data sets that a run reads."""
+    """Returns the names of the data sets that a run reads; an InputError where it lacks sources."""
     sources = config["data"].get("sources", ()) if _learns(config) else ()
+    if _learns(config) and not sources:
+        raise InputError(
+            f'"config.data.sources" is empty, but "config.stages" has {JOINT} or {SEQUENTIAL}; '
+            "allowed: one data set or more to learn from"
+        )
     main = (MAIN,) if DOWNSTREAM in config["stages"] else ()
     return (*main, *(m for m in MODALITIES if m in sources))
 
@@ -92,6 +98,7 @@ class Task:
         self.learner = Learner(learner, sources, axis_name) if sources else None
         self.downstream = Downstream(guided, inputs, axis_name) if inputs is not None else None
         self.judges = self.learner.judges if self.learner else {}
+        self._check_heads()
         self.pretrained: Tree = {}
         if self.downstream is not None:
             self.spec, self.modalities = self.downstream.spec, self.downstream.modalities
@@ -129,6 +136,19 @@ class Task:
             raise InputError(
                 f'"config.model.{GUIDED}.bank" is {guided.bank!r}, but the run {said}; allowed: '
                 f"the stage {CONCEPTS}, or the folder of a bank, or guide=False"
+            )
+
+    def _check_heads(self) -> None:
+        """Raises InputError where a head that nothing trains would choose epochs or concepts."""
+        joint = self.sections.get(JOINT)
+        if self.learner is None or joint is None or SEQUENTIAL in self.sections:
+            return
+        trained = joint.select == LAST or "three/" in joint.select
+        asked = CONCEPTS in self.sections or not trained
+        if joint.labels == "merged" and asked and "seven" in self.learner.heads.values():
+            raise InputError(
+                f'"config.stages.{JOINT}.labels" is "merged", so nothing trains the seven emotions '
+                f"that {CONCEPTS} and select go by; allowed: both, or a stage {SEQUENTIAL} after it"
             )
 
     def _stages(self, optim: OptimConfig) -> list[Stage]:
@@ -175,12 +195,12 @@ class Task:
         key = jax.random.fold_in(jax.random.key(ending.seed), len(self.stages))
         params, variables = jax.device_get(jax.jit(self.downstream.init)(key, batch))
         new = {"params": params, "variables": variables}
+        if CONCEPTS not in self.sections:
+            return self.downstream.prepare(new)
         return self.downstream.prepare(new, ending.folder / CONCEPTS, self._capacity(ending))
 
-    def _capacity(self, ending: Ending) -> dict[str, int] | None:
+    def _capacity(self, ending: Ending) -> dict[str, int]:
         """Returns by modality how many concepts a bank may hold, whichever were predicted well."""
-        if CONCEPTS not in self.sections:
-            return None
         how, found = self.sections[CONCEPTS], {}
         for m in self.learner.names:
             _, _, label = ending.run(self.learner.judges[m].describe, m, "train")

@@ -110,6 +110,11 @@ class Downstream:
         key = "config.model.guided.modalities"
         self.modalities = chosen(settings.modalities, inputs.modalities, key)
         found = weights.resnet(settings.weights) if settings.weights else None
+        if found and ("vision" not in self.modalities or inputs.kinds["vision"].kind != "frames"):
+            raise InputError(
+                f'"config.model.guided.weights" is {settings.weights}, but the data has no frames '
+                "that a ResNet-18 could read"
+            )
         self._given = found
         self.model = Guided(
             classes=len(self.spec.classes),
@@ -202,7 +207,8 @@ class Downstream:
     def _augment(self, batch: Batch, key: jax.Array) -> Batch:
         """Returns the batch with changed frames, where the config says so."""
         how = {k: getattr(self.settings, k) for k in ("flip", "shift", "contrast", "brightness")}
-        if "vision" not in self.modalities or not any(how.values()):
+        frames = "vision" in self.modalities and batch["vision"]["x"].ndim == 5
+        if not frames or not any(how.values()):
             return batch
         x = augment.flip_and_shift(batch["vision"]["x"], key, self.axis_name, **how)
         return {**batch, "vision": {**batch["vision"], "x": x}}

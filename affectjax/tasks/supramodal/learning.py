@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental import multihost_utils
 
 from affectjax import concepts, emotions, lora, metrics
 from affectjax.data.inputs import Inputs
@@ -274,17 +275,19 @@ class Learner:
             {m: label for m, (_, _, label) in trained.items()},
             {m: self.judges[m].spec.classes for m in self.names},
             ids={m: ids for m, (_, ids, _) in trained.items()},
-            source=ending.folder.name,
+            source="/".join(ending.folder.parts[-2:]),
             top=how.top if how.selective else 1.0,
             correct_only=how.selective,
         )
-        bank.save(folder)
         flat: dict[str, np.ndarray] = {}
         for m in self.names:
             found, _, label = ending.run(self.judges[m].describe, m, "valid")
             flat |= {f"{m}/{name}": found[name] for name in ("feature", "emotion", "non_emotion")}
             flat[f"{m}/label"] = np.array(self.judges[m].spec.classes)[label]
-        np.savez(folder / FEATURES, **flat)
+        if jax.process_index() == 0:
+            bank.save(folder)
+            np.savez(folder / FEATURES, **flat)
+        multihost_utils.sync_global_devices("concepts")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

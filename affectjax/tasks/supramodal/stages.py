@@ -61,10 +61,13 @@ class JointStage(UnpairedStage):
       margin: alpha of the triplet loss.
       labels: "merged": all modalities learn negative, neutral and positive; "both": those that
         have seven emotions learn these as well.
+      select: as in `StageConfig`; with merged labels "loss" and "war" are of heads that learn
+        nothing, so the last epoch counts unless the config says otherwise ("three/war").
       contrast_seven: whether triplets of the seven emotions join those of the merged labels, for
         those modalities that have them (appendix C of the paper).
     """
 
+    select: str = "last"
     contrast: float = 0.05
     orthogonality: float = 0.1
     margin: float = 0.2
@@ -84,6 +87,9 @@ class JointStage(UnpairedStage):
 @dataclasses.dataclass(frozen=True)
 class SequentialStage(UnpairedStage):
     """`config.stages.sequential`: one modality at a time, with its own labels (eq. 5).
+
+    One optimizer serves all: what is not in turn gets no gradient, but is decayed and moved by its
+    momentum. Epochs that are no multiple of a cycle end it before all have had their turn.
 
     Attributes:
       orthogonality: gamma, weight of the orthogonality loss.
