@@ -12,7 +12,8 @@ and RAVDESS speech, in folders fer2013, meld_text and ravdess_speech of `data.ro
 mosi: the same sources, then CMU-MOSI in mosi_text_audio. paper: RAF-DB, CMU-MOSEI and RAVDESS with
 the towers of CLIP and CLAP, then RAF-DB. Each also with one of these after a comma: joint or
 sequential (that stage alone, for as many epochs as both), learn (no recogniser), downstream (that
-alone, from `model.guided.bank`), text, audio or vision (a plain classifier of that size).
+alone, from `model.guided.bank`), text, audio or vision (a plain classifier of that size). One root
+serves all data sets; a `dir` that is absolute leaves it.
 
 Measured on two CPU cores, README has the commands: synth learns in 83 s (faces 43.0, sentences 75.5
 of 3 classes, voices 49.2, new speakers); real, one seed, in 8 minutes beside other work: PublicTest

@@ -146,3 +146,10 @@ def test_towers_that_are_refused(kinds, changes, message, tokenizer):
 def test_words_of_another_tokenizer_are_refused(clip_folder, tokenizer):
     said = said_by(lambda: towers({"text": Text(6)}, tokenizer, weights=str(clip_folder)))
     assert '"config.data.sources.text.tokenizer" has' in said and str(clip_folder) in said
+
+
+def test_weights_that_no_tower_reads_are_refused(clip_folder):
+    for key, kinds in (("weights", {"vision": "conv"}), ("clap_weights", {"audio": "mel"})):
+        (m,) = kinds
+        with pytest.raises(InputError, match=f"{key}.* no tower is"):
+            towers({m: RAW[m]}, **kinds, **{key: str(clip_folder)})

@@ -27,6 +27,7 @@ from affectjax.modalities import MODALITIES
 from affectjax.models.towers import LearnerConfig
 from affectjax.runtime.configs import section
 from affectjax.runtime.optim import OptimConfig
+from affectjax.tasks import supramodal
 from affectjax.tasks.supramodal import Task
 from affectjax.tasks.supramodal.downstream import BANK, GuidedConfig
 from affectjax.tasks.supramodal.stages import (
@@ -737,3 +738,19 @@ def test_sources_whose_labels_are_neither_seven_nor_three():
 def test_a_recogniser_cannot_read_raw_sound():
     said = said_by(lambda: guided(kinds={"audio": Waveform(1600)}))
     assert "reads frames and features, but the data has waveform of audio" in said
+
+
+def test_heads_that_nothing_trains_choose_no_concepts_and_no_epoch():
+    for stages in ({"joint": {}, "concepts": {}}, {"joint": {"select": "war"}}):
+        said = said_by(lambda stages=stages: learning(stages))
+        assert '"config.stages.joint.labels" is "merged"' in said and "allowed: both" in said
+    learning({"joint": {"labels": "both", "select": "war"}, "concepts": {}})
+    learning({"joint": {"select": "three/war"}})
+    learning({"joint": {}, "sequential": {}, "concepts": {}})
+
+
+def test_stages_that_learn_need_sources():
+    lacking = config({"sequential": {}, "downstream": {}}) | {"data": {"sources": {}}}
+    said = said_by(lambda: supramodal.reads(lacking))
+    assert '"config.data.sources" is empty' in said
+    assert supramodal.reads(lacking | {"stages": {"downstream": {}}}) == ("",)
