@@ -453,13 +453,14 @@ def test_of_two_seeds_at_once_each_is_its_own_run(seed, more):
 def test_transfer_to_other_faces_without_training(runs, raw):
     """Cartoons, in folders by class: angry, neutral, happy; of no training split."""
     child(runs, transfer, str(runs), str(raw))
-    rows = table(runs / "transfer" / "eval" / "test.csv")
+    assert not (runs / "transfer" / "eval" / "test.json").exists()  # that is of its own data
+    rows = table(runs / "transfer" / "eval" / "imagen_test.csv")
     meant = {"angry": "anger", "happy": "happiness", "neutral": "neutral"}
     assert {row["id"]: row["label"] for row in rows} == {
         f"{MAIN[i % 3]}/{i}.png": meant[MAIN[i % 3]] for i in range(9)
     }
     right = np.mean([row["label"] == row["prediction"] for row in rows])
-    assert results(runs / "transfer")["war"] == pytest.approx(right)
+    assert results(runs / "transfer", "imagen_test")["war"] == pytest.approx(right)
 
 
 def test_an_image_is_recognised_as_it_was_evaluated(runs, raw, tmp_path):
