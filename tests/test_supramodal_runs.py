@@ -444,7 +444,9 @@ def test_of_two_seeds_at_once_each_is_its_own_run(seed, more):
         for folder in (more / "seeds" / str(seed), alone)
     ]
     for m in MODALITIES:
-        np.testing.assert_allclose(banks[0][m], banks[1][m], atol=TOLERANCE)
+        # Adam makes a whole step of a gradient that is rounding alone, and vmap rounds otherwise:
+        # a feature may lie a few learning rates of 1e-3 apart.
+        np.testing.assert_allclose(banks[0][m], banks[1][m], atol=1e-2)
 
 
 # ---- what a run is used for ---------------------------------------------------------------------
