@@ -14,18 +14,21 @@ _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do; train
 def main(argv):
     """Calls `train.train` or `evaluate.evaluate`."""
     del argv
-    from affectjax import evaluate, train  # JAX starts slowly: a wrong flag answers before that
+    from affectjax.training import (  # JAX starts slowly: a wrong flag answers before that
+        evaluator,
+        loop,
+    )
 
     if not _WORKDIR.value:
         raise InputError("--workdir is missing: where should the run leave its files?")
     if _MODE.value == "eval":
         given = _CONFIG.value is not None
         overrides = config_flags.get_override_values(flags.FLAGS["config"]) if given else {}
-        evaluate.evaluate(_WORKDIR.value, overrides)
+        evaluator.evaluate(_WORKDIR.value, overrides)
         return
     if _CONFIG.value is None:
         raise InputError("--config is missing, as in --config=configs/mcr.py")
-    train.train(_CONFIG.value, _WORKDIR.value)
+    loop.train(_CONFIG.value, _WORKDIR.value)
 
 
 if __name__ == "__main__":

@@ -46,9 +46,9 @@ def main(argv: Sequence[str]) -> int:
         raise InputError("--checkpoint is missing: the workdir of which run should predict?")
     if _INPUT.value is None and _TEXT.value is None:
         raise InputError("--input and --text are both missing: what should be recognised?")
-    from affectjax import recognize  # JAX starts slowly: a wrong flag answers before that
+    from affectjax import inference  # JAX starts slowly: a wrong flag answers before that
 
-    result = recognize.recognize(
+    result = inference.recognize(
         _CHECKPOINT.value,
         _INPUT.value,
         text=_TEXT.value,

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from absl import flags
 
-from affectjax.data import clip_doctor, doctor, prepared, sets
-from affectjax.data.clip_planning import ENCODINGS, Storage
-from affectjax.data.planning import CLIPS, VIEWS
+from affectjax.data.prepare import clip_doctor, doctor, prepared
+from affectjax.data.prepare.clip_planning import ENCODINGS, Storage
+from affectjax.data.prepare.planning import CLIPS, VIEWS
+from affectjax.data.raw import sets
 from affectjax.errors import InputError
 from affectjax.runtime import app
 
@@ -96,7 +97,10 @@ def main(argv: Sequence[str]) -> int:
 
 def _encode(folder: Path) -> Path:
     """Returns the folder of features of the clips that were prepared."""
-    from affectjax.encode import Encoding, encode  # JAX starts slowly, and few need it here
+    from affectjax.weights.stored_features import (  # JAX starts slowly, and few need it here
+        Encoding,
+        encode,
+    )
 
     given = {flag.name: flag.value for flag in _TOWERS if flag.value is not None}
     return encode(folder, _DATA.value, Encoding(**given))

@@ -13,12 +13,15 @@ from typing import Any
 
 from absl import flags, logging
 
-from affectjax import concepts, folds, metrics, page
+from affectjax import metrics
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
-from affectjax.page import Table
+from affectjax.reports import html
+from affectjax.reports.html import Table
 from affectjax.runtime import app, configs
 from affectjax.runtime.workdir import Workdir, write_json
+from affectjax.tasks.supramodal import concept_bank
+from affectjax.training import folds
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
 _AGAINST = flags.DEFINE_string("against", None, "Another run's folder, for a paired t-test.")
@@ -182,25 +185,25 @@ def describe_concepts(folder: str | Path, path: Path) -> dict[str, Any]:
       path: of the PNG.
 
     Returns:
-      `silhouettes` (see `affectjax.space.silhouettes`), `pools`: by modality and class the `count`
-      of concepts and the least confidence among them, `threshold`, NaN of an empty pool; `top` and
-      `correct_only` as in `affectjax.concepts.select`.
+      `silhouettes` (see `affectjax.reports.embeddings.silhouettes`), `pools`: by modality and
+      class the `count` of concepts and the least confidence among them, `threshold`, NaN of an empty pool; `top` and
+      `correct_only` as in `affectjax.tasks.supramodal.concept_bank.select`.
 
     Raises:
       InputError: a file is missing or damaged.
     """
-    from affectjax import figures, space  # Matplotlib and scikit-learn take seconds
+    from affectjax.reports import embeddings, figures  # Matplotlib and scikit-learn take seconds
 
-    bank, numbers = concepts.load(folder), space.silhouettes(folder)
-    some = space.sample(space.load(folder), "three")
+    bank, numbers = concept_bank.load(folder), embeddings.silhouettes(folder)
+    some = embeddings.sample(embeddings.load(folder), "three")
     value = lambda kind, group: numbers["three"][kind][group]["value"]  # noqa: E731
     figures.clouds(
-        {COLUMNS[kind]: space.embed(x) for kind, x in some.features.items()},
-        {group: getattr(some, group) for group in space.GROUPS},
+        {COLUMNS[kind]: embeddings.embed(x) for kind, x in some.features.items()},
+        {group: getattr(some, group) for group in embeddings.GROUPS},
         {
             (COLUMNS[kind], group): f"silhouette {_number(value(kind, group), 3)}"
-            for kind in space.KINDS
-            for group in space.GROUPS
+            for kind in embeddings.KINDS
+            for group in embeddings.GROUPS
         },
         path,
     )
@@ -253,10 +256,10 @@ def write(workdir: str | Path, split: str = "test", against: str | Path | None =
       InputError: see `table`, `comparison` and `describe_concepts`; or nothing can be written.
     """
     folder = Path(workdir) / "report"
-    parts = [page.heading("Metrics"), _by_data_set(workdir, split).html()]
+    parts = [html.heading("Metrics"), _by_data_set(workdir, split).html()]
     if against:
         compared = _comparison(workdir, against, split)
-        parts += [page.heading("Against another run"), compared.html()]
+        parts += [html.heading("Against another run"), compared.html()]
     try:
         folder.mkdir(exist_ok=True)
         for name, place in concept_folders(workdir).items():
@@ -265,7 +268,7 @@ def write(workdir: str | Path, split: str = "test", against: str | Path | None =
             write_json(folder / f"{stem}.json", found)
             parts += _concept_parts(name, found, folder / f"{stem}.png")
         path = folder / "index.html"
-        path.write_text(page.page(str(workdir), parts), encoding="utf-8")
+        path.write_text(html.page(str(workdir), parts), encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error}") from error
     return path
@@ -276,11 +279,11 @@ def _concept_parts(name: str, found: Mapping[str, Any], figure: Path) -> list[st
     of = f", {name}" if name else ""
     says = "t-SNE of the features in three columns, coloured by emotion and by modality"
     return [
-        page.heading(f"Shared space{of}"),
-        page.paragraph(_ABOUT_SPACE),
-        page.image(figure, says),
+        html.heading(f"Shared space{of}"),
+        html.paragraph(_ABOUT_SPACE),
+        html.image(figure, says),
         _silhouette_table(found["silhouettes"]).html(),
-        page.heading(f"Pools of concepts{of}"),
+        html.heading(f"Pools of concepts{of}"),
         _pool_table(found["pools"]).html(),
     ]
 

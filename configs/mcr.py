@@ -18,14 +18,14 @@ Table 1 of Yang et al. 2023; the dropout rates, which the paper does not give, a
 
 from ml_collections import config_dict
 
-from affectjax.data.pipeline import DataConfig
+from affectjax.data.batches.dataset import DataConfig
 from affectjax.errors import InputError
 from affectjax.models.mcr import MCR
 from affectjax.runtime.configs import section
 from affectjax.runtime.optim import OptimConfig
 from affectjax.runtime.parallel import ParallelConfig
 from affectjax.tasks.base import StageConfig
-from affectjax.train import TrainConfig
+from affectjax.training.loop import TrainConfig
 
 # name of the data set: batch, learning rate, epochs, heads, kernel of audio, layers, selected by
 TABLE_1 = {

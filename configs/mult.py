@@ -15,14 +15,14 @@ are those that Tsai et al. 2019 published for their benchmarks.
 
 from ml_collections import config_dict
 
-from affectjax.data.pipeline import DataConfig
+from affectjax.data.batches.dataset import DataConfig
 from affectjax.errors import InputError
 from affectjax.models.mult import MulT
 from affectjax.runtime.configs import section
 from affectjax.runtime.optim import OptimConfig
 from affectjax.runtime.parallel import ParallelConfig
 from affectjax.tasks.base import StageConfig
-from affectjax.train import TrainConfig
+from affectjax.training.loop import TrainConfig
 
 # name: batch, learning rate, epochs, heads, kernel of audio, embed and attention dropout, clip
 PUBLISHED = {

@@ -28,10 +28,9 @@ audio 60.97.
 
 from ml_collections import config_dict
 
-from affectjax.data.pipeline import DataConfig
+from affectjax.data.batches.dataset import DataConfig
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
-from affectjax.models.towers import LearnerConfig
 from affectjax.runtime.configs import section
 from affectjax.runtime.optim import OptimConfig
 from affectjax.runtime.parallel import ParallelConfig
@@ -42,7 +41,8 @@ from affectjax.tasks.supramodal.stages import (
     JointStage,
     SequentialStage,
 )
-from affectjax.train import TrainConfig
+from affectjax.tasks.supramodal.towers import LearnerConfig
+from affectjax.training.loop import TrainConfig
 
 VARIANTS = ("synth", "real", "mosi", "paper")
 # Of the run: one stage for as many epochs as both, what learns the concepts, what uses them, or a

@@ -21,14 +21,14 @@ of Mai et al. 2024, who ran ViT-L/14 on two GPUs. The paper's WAR, video and aud
 
 from ml_collections import config_dict
 
-from affectjax.data.pipeline import DataConfig
+from affectjax.data.batches.dataset import DataConfig
 from affectjax.errors import InputError
-from affectjax.models.assembly import ModelConfig
 from affectjax.runtime.configs import section
 from affectjax.runtime.optim import OptimConfig
 from affectjax.runtime.parallel import ParallelConfig
 from affectjax.tasks.umbenet import UMBEnetStage
-from affectjax.train import TrainConfig
+from affectjax.tasks.umbenet.assembly import ModelConfig
+from affectjax.training.loop import TrainConfig
 
 PAPER = ("dfew", "ferv39k", "mafw")
 # name of the data set: batch, epochs of stage 1, epochs of stage 2

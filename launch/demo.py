@@ -15,7 +15,7 @@ from absl import flags
 from ml_collections import config_dict
 
 from affectjax.runtime import app
-from affectjax.train import train
+from affectjax.training.loop import train
 from configs import mcr, mult, supramodal, umbenet
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "The folder of the runs.")

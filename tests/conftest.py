@@ -25,10 +25,10 @@ import pytest
 from jax import lax
 from ml_collections import config_dict
 
-from affectjax import metrics, train
-from affectjax.data import sets
-from affectjax.data.pipeline import DataConfig
-from affectjax.data.tokens import Tokenizer
+from affectjax import metrics
+from affectjax.data.batches.dataset import DataConfig
+from affectjax.data.batches.tokenizer import Tokenizer
+from affectjax.data.raw import sets
 from affectjax.ops import losses
 from affectjax.ops.dropout import dropout
 from affectjax.runtime import configs
@@ -36,7 +36,8 @@ from affectjax.runtime.configs import section
 from affectjax.runtime.optim import OptimConfig
 from affectjax.runtime.parallel import Engine, ParallelConfig
 from affectjax.tasks import base
-from affectjax.train import TrainConfig
+from affectjax.training import loop
+from affectjax.training.loop import TrainConfig
 
 # Examples by split: 29 in batches of 8 are 4 steps, and the last batch holds 5.
 SIZES = {"train": 29, "valid": 9, "test": 10}
@@ -407,7 +408,7 @@ def stop_at(config, workdir, call):
     with pytest.MonkeyPatch.context() as patch:
         terminate_at(patch, call)
         with pytest.raises(SystemExit) as stopped:
-            train.train(config, workdir)
+            loop.train(config, workdir)
     assert stopped.value.code == 143
 
 
@@ -425,8 +426,18 @@ def on_devices(count):
 
 # A process that has imported all this waits, and forks a child whenever a test needs a fresh one:
 # a tenth of the time of starting Python.
-_PRELOAD = ["affectjax.train", "tensorboardX", "orbax.checkpoint", "tensorflow_datasets", "pytest"]
-_PRELOAD += ["affectjax.models.mcr", "affectjax.data.builders.feature_sequences", "scipy.stats"]
+_PRELOAD = [
+    "affectjax.training.loop",
+    "tensorboardX",
+    "orbax.checkpoint",
+    "tensorflow_datasets",
+    "pytest",
+]
+_PRELOAD += [
+    "affectjax.models.mcr",
+    "affectjax.data.prepare.builders.feature_sequences",
+    "scipy.stats",
+]
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(_PRELOAD)
 
@@ -490,5 +501,5 @@ def start(tmp_path):
 def finished(tmp_path_factory, own):
     """The workdir of a finished toy run; tests only read it."""
     workdir = tmp_path_factory.mktemp("runs") / "finished"
-    train.train(toy_config(own), workdir)
+    loop.train(toy_config(own), workdir)
     return workdir

@@ -297,9 +297,10 @@ def test_an_infinite_loss_is_no_bad_input_but_stops_the_run(start, own, tmp_path
 
 
 def import_all_apps():
-    from affectjax import evaluate, prepare, report, train
+    from affectjax import prepare, report
+    from affectjax.training import evaluator, loop
 
-    assert all((evaluate.evaluate, prepare, report.table, train.train))
+    assert all((evaluator.evaluate, prepare, report.table, loop.train))
 
 
 def test_a_notebook_may_import_every_function(start):

@@ -17,12 +17,12 @@ from numpy_mcr import quick
 from safetensors.numpy import load_file, save_file
 from scipy import stats
 
-from affectjax import concepts
-from affectjax.concepts import CARD, TENSORS, ConceptBank
 from affectjax.emotions import SEVEN, THREE
 from affectjax.errors import InputError
-from affectjax.ops import replay
+from affectjax.ops import concept_sampling
 from affectjax.runtime.parallel import AXIS, Engine
+from affectjax.tasks.supramodal import concept_bank
+from affectjax.tasks.supramodal.concept_bank import CARD, TENSORS, ConceptBank
 
 ANGER, FEAR, HAPPINESS, NEUTRAL = (SEVEN.index(n) for n in SEVEN if n in
                                    ("anger", "fear", "happiness", "neutral"))  # fmt: skip
@@ -73,7 +73,7 @@ def counted(concept, count):
     return np.round(times).astype(int)
 
 
-draw = quick(concepts.draw, static_argnames=("count", "axis_name", "generalize"))
+draw = quick(concept_bank.draw, static_argnames=("count", "axis_name", "generalize"))
 
 
 # ---- select -------------------------------------------------------------------------------------
@@ -94,14 +94,14 @@ def predictions(seed, count=400, classes=4):
 def test_select_is_the_loop(top, correct_only):
     for seed in range(4):
         given = predictions(seed)
-        ours = concepts.select(*given, top, correct_only)
+        ours = concept_bank.select(*given, top, correct_only)
         expected = loops.select(*given, top, correct_only)
         assert [rows.tolist() for rows in ours] == expected
 
 
 def test_pools_hold_exactly_the_top_fifth_of_the_correct_ones():
     probability, label = predictions(9)
-    for c, rows in enumerate(concepts.select(probability, label)):
+    for c, rows in enumerate(concept_bank.select(probability, label)):
         correct = np.flatnonzero((probability.argmax(1) == label) & (label == c))
         assert len(correct) >= 10 and len(rows) == len(correct) // 5
         others = np.setdiff1d(correct, rows)
@@ -113,18 +113,18 @@ def test_select_by_hand():
     sure = np.array([0.9, 0.6, 0.6, 0.7, 0.3, 0.6])
     probability = np.stack([sure, 1 - sure], 1)
     # Row 4 is wrong; of the five others two fifths are two: row 0, and row 3.
-    assert concepts.select(probability, np.zeros(6, int), 0.4)[0].tolist() == [0, 3]
+    assert concept_bank.select(probability, np.zeros(6, int), 0.4)[0].tolist() == [0, 3]
     # Three fifths: of the rows 1, 2 and 5, which are equal, the first.
-    kept, none = concepts.select(probability, np.zeros(6, int), 0.6)
+    kept, none = concept_bank.select(probability, np.zeros(6, int), 0.6)
     assert kept.tolist() == [0, 1, 3] and none.tolist() == []
     # A part that is less than one example is one.
-    assert concepts.select(probability, np.zeros(6, int), 0.01)[0].tolist() == [0]
-    assert concepts.select(probability, np.ones(6, int), 0.01)[1].tolist() == [4]
+    assert concept_bank.select(probability, np.zeros(6, int), 0.01)[0].tolist() == [0]
+    assert concept_bank.select(probability, np.ones(6, int), 0.01)[1].tolist() == [4]
 
 
 def test_without_selectivity_everything_is_kept():
     probability, label = predictions(2)
-    kept = concepts.select(probability, label, top=1.0, correct_only=False)
+    kept = concept_bank.select(probability, label, top=1.0, correct_only=False)
     for c, rows in enumerate(kept):
         np.testing.assert_array_equal(rows, np.flatnonzero(label == c))
 
@@ -140,7 +140,7 @@ WRONG = {
 @pytest.mark.parametrize(("arguments", "message"), WRONG.values(), ids=WRONG.keys())
 def test_what_cannot_be_selected_from(arguments, message):
     with pytest.raises(InputError) as raised:
-        concepts.select(*arguments)
+        concept_bank.select(*arguments)
     assert message in str(raised.value)
 
 
@@ -148,7 +148,7 @@ def test_collect_keeps_what_select_chose():
     rng = np.random.default_rng(0)
     given = {m: predictions(seed, classes=len(CLASSES[m])) for seed, m in enumerate(POOLS)}
     features = {m: rng.standard_normal((400, 3)).astype(np.float32) for m in POOLS}
-    bank = concepts.collect(
+    bank = concept_bank.collect(
         features,
         {m: p for m, (p, _) in given.items()},
         {m: y for m, (_, y) in given.items()},
@@ -171,7 +171,7 @@ def test_collect_keeps_what_select_chose():
 
 def test_collect_of_a_class_without_a_correct_example():
     probability = {"text": np.array([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1]])}
-    bank = concepts.collect(
+    bank = concept_bank.collect(
         {"text": np.ones((2, 4))}, probability, {"text": np.array([0, 1])}, {"text": THREE}
     )
     assert bank.counts == {"text": {"negative": 1, "neutral": 0, "positive": 0}}
@@ -208,14 +208,14 @@ def saved(tmp_path_factory):
 def test_a_bank_comes_back_as_it_was(saved):
     bank, folder = saved
     assert sorted(f.name for f in folder.iterdir()) == [CARD, TENSORS]
-    assert_same_bank(concepts.load(folder), bank, ("text", "audio", "vision"))
-    assert_same_bank(concepts.load(str(folder)), bank, ("text", "audio", "vision"))
+    assert_same_bank(concept_bank.load(folder), bank, ("text", "audio", "vision"))
+    assert_same_bank(concept_bank.load(str(folder)), bank, ("text", "audio", "vision"))
 
 
 @pytest.mark.parametrize("wanted", [("text",), ("vision", "text"), ("audio",)])
 def test_a_subset_of_the_modalities_is_loaded_by_name(saved, wanted):
     bank, folder = saved
-    found = concepts.load(folder, wanted)
+    found = concept_bank.load(folder, wanted)
     assert_same_bank(found, bank, [m for m in ("text", "audio", "vision") if m in wanted])
 
 
@@ -234,7 +234,7 @@ def test_saving_again_replaces(saved, tmp_path):
     make_bank(seed=1).save(tmp_path)
     new = make_bank({"text": (1, 0, 2)}, seed=2)
     new.save(tmp_path)
-    assert_same_bank(concepts.load(tmp_path), new, ("text",))
+    assert_same_bank(concept_bank.load(tmp_path), new, ("text",))
 
 
 def test_features_of_any_layout_are_saved(tmp_path):
@@ -242,7 +242,7 @@ def test_features_of_any_layout_are_saved(tmp_path):
     features = np.asfortranarray(rng.standard_normal((3, 4)).astype(np.float32))
     bank = ConceptBank({"text": features}, {"text": [2, 0, 0]}, {"text": THREE}, {"text": [0] * 3})
     bank.save(tmp_path)
-    np.testing.assert_array_equal(concepts.load(tmp_path).features["text"], features)
+    np.testing.assert_array_equal(concept_bank.load(tmp_path).features["text"], features)
 
 
 def edit_card(change):
@@ -342,14 +342,14 @@ def test_a_damaged_folder_is_refused_in_one_sentence(saved, tmp_path, damage, me
     folder = shutil.copytree(saved[1], tmp_path / "bank")
     damage(folder)
     with pytest.raises(InputError) as raised:
-        concepts.load(folder)
+        concept_bank.load(folder)
     assert message in str(raised.value) and str(folder) in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_an_unknown_modality_is_refused(saved):
     with pytest.raises(InputError, match="no concepts of 'image'; it has: text, audio, vision"):
-        concepts.load(saved[1], ("text", "image"))
+        concept_bank.load(saved[1], ("text", "image"))
 
 
 BANKS = {
@@ -532,7 +532,7 @@ def test_members_of_a_large_pool_are_as_likely_each():
     rows = np.arange(size, dtype=np.int32)[None]
     arrays["text"] = {"features": rows.T.astype(np.float32), "rows": rows}
     arrays["text"]["count"] = np.array([size], np.int32)
-    places = jax.vmap(replay._places, (0, None, None))
+    places = jax.vmap(concept_sampling._places, (0, None, None))
     drawn = np.asarray(places(jax.random.split(jax.random.key(1), draws), size, count))
     assert all(len(set(row)) == count for row in drawn.tolist())
     assert drawn.min() >= 0 and drawn.max() < size
@@ -599,7 +599,7 @@ def test_draws_are_the_same_jitted_scanned_and_mapped(generalize):
     arrays = make_bank().guide(RELATED).arrays
     label = jnp.array([[0, 1, 2, 3], [4, 4, 0, 1], [2, -1, 3, 3]])
     keys = jax.random.split(jax.random.key(0), 3)
-    one = lambda label, key: concepts.draw(arrays, label, key, generalize=generalize)  # noqa: E731
+    one = lambda label, key: concept_bank.draw(arrays, label, key, generalize=generalize)  # noqa: E731
     alone = quick(one)
     expected = [alone(y, k) for y, k in zip(label, keys, strict=True)]
     expected = jax.tree.map(lambda *leaves: np.stack(leaves), *expected)
@@ -616,7 +616,7 @@ def test_a_split_batch_draws_what_the_whole_would(parts, generalize):
     """vmap with an axis name stands for devices."""
     arrays = make_bank().guide(RELATED).arrays
     label, key = jnp.arange(8) % 5, jax.random.key(1)
-    part = lambda y: concepts.draw(arrays, y, key, 8, "batch", generalize)  # noqa: E731
+    part = lambda y: concept_bank.draw(arrays, y, key, 8, "batch", generalize)  # noqa: E731
     concept, present = quick(jax.vmap(part, axis_name="batch"))(label.reshape(parts, -1))
     whole = draw(arrays, label, key, generalize=generalize)
     np.testing.assert_allclose(concept.reshape(8, -1), whole[0], atol=1e-6)
@@ -640,7 +640,7 @@ def guided(seed=0):
 def test_guidance_is_the_loop(reduce):
     feature, concept, present, weight = guided()
     for some, w in ((present, weight), (present, None), (None, weight), (None, None)):
-        ours = concepts.guidance(feature, concept, some, w, reduce=reduce)
+        ours = concept_bank.guidance(feature, concept, some, w, reduce=reduce)
         ones = np.ones(12) if w is None else w
         expected = loops.guidance(feature, concept, present, ones, reduce)
         np.testing.assert_allclose(ours, expected, rtol=1e-5)
@@ -648,33 +648,33 @@ def test_guidance_is_the_loop(reduce):
 
 def test_guidance_by_hand():
     feature, concept = np.array([[1.0, 2], [3, 3]]), np.array([[0.0, 4], [3, 2]])
-    np.testing.assert_allclose(concepts.guidance(feature, concept), (5 / 2 + 1 / 2) / 2)
-    np.testing.assert_allclose(concepts.guidance(feature, concept, reduce="sum"), (5 + 1) / 2)
+    np.testing.assert_allclose(concept_bank.guidance(feature, concept), (5 / 2 + 1 / 2) / 2)
+    np.testing.assert_allclose(concept_bank.guidance(feature, concept, reduce="sum"), (5 + 1) / 2)
     with pytest.raises(InputError, match="reduce is 'max'; allowed: mean, sum"):
-        concepts.guidance(feature, concept, reduce="max")
+        concept_bank.guidance(feature, concept, reduce="max")
 
 
 def test_guidance_of_rows_that_do_not_count_may_be_anything():
     feature, concept, present, weight = guided(1)
     out = ~present | (weight == 0)
-    expected = jax.value_and_grad(concepts.guidance)(feature, concept, present, weight)
+    expected = jax.value_and_grad(concept_bank.guidance)(feature, concept, present, weight)
     assert not np.asarray(expected[1])[out].any() and np.asarray(expected[1])[~out].all()
     for junk in (np.nan, np.inf):
         spoilt = np.where(out[:, None], np.float32(junk), feature)
-        ours = jax.value_and_grad(concepts.guidance)(spoilt, concept, present, weight)
+        ours = jax.value_and_grad(concept_bank.guidance)(spoilt, concept, present, weight)
         chex.assert_trees_all_close(ours, expected)
 
 
 def test_guidance_without_any_concept_is_zero():
     x = np.ones((3, 2), np.float32)
-    loss, gradient = jax.value_and_grad(concepts.guidance)(x, 0 * x)
+    loss, gradient = jax.value_and_grad(concept_bank.guidance)(x, 0 * x)
     assert loss == 0 and not gradient.any()
 
 
 @pytest.mark.parametrize("parts", [2, 3, 4])
 def test_guidance_of_any_split_is_the_whole(parts):
     given = guided(2)
-    value = jax.value_and_grad(lambda s, f, *rest: concepts.guidance(s * f, *rest))
+    value = jax.value_and_grad(lambda s, f, *rest: concept_bank.guidance(s * f, *rest))
     split = [x.reshape(parts, -1, *x.shape[1:]) for x in given]
     mapped = jax.vmap(lambda *x: value(2.0, *x, "batch"), axis_name="batch")(*split)
     ours = jax.tree.map(lambda x: x.mean(), mapped)
@@ -685,11 +685,11 @@ def test_guidance_of_any_split_is_the_whole(parts):
 
 
 def test_a_user_guides_a_model_with_a_loaded_bank(saved):
-    guide = concepts.load(saved[1]).guide(("angry", "happy", "sad"))
+    guide = concept_bank.load(saved[1]).guide(("angry", "happy", "sad"))
     label = jnp.array([0, 1, 2, 2, 1, 0])
 
     def loss(feature, guide, key):
-        return 0.5 * concepts.guidance(feature, guide(key, label))
+        return 0.5 * concept_bank.guidance(feature, guide(key, label))
 
     key, rate = jax.random.key(0), 3.0
     feature = jnp.zeros((6, 5))
@@ -710,8 +710,8 @@ def total(w, batch, arrays, key, axis_name=None):
 
     def loss(w):
         x, label, weight = batch
-        concept, present = concepts.draw(arrays, label, key, 8, axis_name)
-        return concepts.guidance(x @ w, concept, present, weight, axis_name)
+        concept, present = concept_bank.draw(arrays, label, key, 8, axis_name)
+        return concept_bank.guidance(x @ w, concept, present, weight, axis_name)
 
     out = jax.value_and_grad(loss)(w)
     return out if axis_name is None else lax.pmean(out, axis_name)

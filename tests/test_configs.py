@@ -11,17 +11,19 @@ import pytest
 from conftest import CLASSES, CLIP_SIZE
 
 from affectjax import emotions
-from affectjax.data import inputs, planning, sets
-from affectjax.data.inputs import Features, Frames, Inputs, Text, Waveform
+from affectjax.data.batches import inputs
+from affectjax.data.batches.dataset import DataConfig
+from affectjax.data.batches.inputs import Features, Frames, Inputs, Text, Waveform
+from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.labels import LabelSpec
-from affectjax.data.pipeline import DataConfig
-from affectjax.data.tokens import Tokenizer
+from affectjax.data.prepare import planning
+from affectjax.data.raw import sets
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 from affectjax.runtime import configs
 from affectjax.runtime.parallel import ParallelConfig
 from affectjax.tasks import base, umbenet
-from affectjax.train import TrainConfig
+from affectjax.training.loop import TrainConfig
 
 FOLDER = Path(__file__).parents[1] / "configs"
 SEQUENCES = ("synth", "mosi", "mosei", "iemocap", "own")

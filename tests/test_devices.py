@@ -22,12 +22,12 @@ from conftest import (
     toy_config,
 )
 
-from affectjax import train
-from affectjax.data.pipeline import DataConfig, Dataset, order, rows_of
+from affectjax.data.batches.dataset import DataConfig, Dataset, order, rows_of
 from affectjax.runtime import optim, parallel, steps
 from affectjax.runtime.checkpoints import Checkpoints
 from affectjax.runtime.parallel import AXIS, ENGINES, Engine
 from affectjax.tasks import base
+from affectjax.training import loop
 
 TOLERANCE = 1e-5
 EPOCHS = 5  # of four steps
@@ -35,13 +35,13 @@ EPOCHS = 5  # of four steps
 
 def record_losses(losses):
     """Makes the training loop leave the loss of every step, `[S, C]` an epoch, in a list."""
-    check = train.Trainer._check_finite
+    check = loop.Trainer._check_finite
 
     def checked(self, stage, series):
         losses.append(series["loss"])
         check(self, stage, series)
 
-    train.Trainer._check_finite = checked
+    loop.Trainer._check_finite = checked
 
 
 def toy_runs(folder, own):
@@ -55,7 +55,7 @@ def toy_runs(folder, own):
             changes = {"parallel__engine": kind, "stages__train__epochs": EPOCHS}
             # Batches of 6 leave two of four devices a row that only pads, the last one more.
             changes |= {"stages__train__batch_size": 6, "seeds": (2, 9), "optim__clip_norm": 0.5}
-            train.train(toy_config(own, **changes), Path(folder) / f"{kind}-{count}")
+            loop.train(toy_config(own, **changes), Path(folder) / f"{kind}-{count}")
             found[f"{kind}-{count}"] = np.concatenate(losses, 1).tolist()
             losses.clear()
         Engine.__init__ = make
@@ -194,10 +194,10 @@ def one_of_two(process, port, folder, own, seeds):
         written = []
         if process:
             watch_writes(written, folder)
-        result = train.train(config, Path(folder) / kind)
+        result = loop.train(config, Path(folder) / kind)
         parallel.initialize = lambda config: None  # joined already
         # The second process is told what the first one reads.
-        assert train.train(config, Path(folder) / kind) == json.loads(json.dumps(result))
+        assert loop.train(config, Path(folder) / kind) == json.loads(json.dumps(result))
         assert jax.process_count() == 2 and len(jax.devices()) == 4
         assert not written, written
     parallel.initialize = before
@@ -226,7 +226,7 @@ def test_two_processes_are_one_run(own, start, tmp_path):
         start(one_of_two, process, port, str(workdir), str(own), (1, 6), XLA_FLAGS=flags)
         for process in range(2)
     ]
-    train.train(toy_config(own, seeds=(1, 6), stages__train__epochs=2), tmp_path / "alone")
+    loop.train(toy_config(own, seeds=(1, 6), stages__train__epochs=2), tmp_path / "alone")
     for child in children:
         code, _, said = child.wait(60)
         assert code == 0, said

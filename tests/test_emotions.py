@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from affectjax import emotions
-from affectjax.data import sets
+from affectjax.data.raw import sets
 from affectjax.errors import InputError
 
 # GoEmotions' ekman_mapping.json, its joy being happiness here.

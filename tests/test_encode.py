@@ -22,18 +22,19 @@ from conftest import (
 )
 from data import media_files
 
-from affectjax import train, weights
-from affectjax.data import prepared
-from affectjax.data.clip_planning import Storage
-from affectjax.data.inputs import Features, decode
-from affectjax.data.inputs import encode as image_file
-from affectjax.data.pipeline import DataConfig, Dataset
-from affectjax.data.tokens import Tokenizer
-from affectjax.encode import Encoding, encode
+from affectjax import weights
+from affectjax.data.batches.dataset import DataConfig, Dataset
+from affectjax.data.batches.inputs import Features, decode
+from affectjax.data.batches.inputs import encode as image_file
+from affectjax.data.batches.tokenizer import Tokenizer
+from affectjax.data.prepare import prepared
+from affectjax.data.prepare.clip_planning import Storage
 from affectjax.errors import InputError
 from affectjax.runtime.checkpoints import Checkpoints
 from affectjax.runtime.parallel import Engine
 from affectjax.tasks import base
+from affectjax.training import loop
+from affectjax.weights.stored_features import Encoding, encode
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests" / "weights"))
@@ -297,7 +298,7 @@ def test_the_same_again_is_found_and_another_is_refused(clips, encoded, clip_fol
 
 def train_both(clips, encoded, clip_folder, folder):
     for name, data in (("raw", clips), ("encoded", encoded)):
-        train.train(config_of(data, clip_folder), Path(folder) / name)
+        loop.train(config_of(data, clip_folder), Path(folder) / name)
 
 
 @pytest.fixture(scope="module")
@@ -359,7 +360,7 @@ def test_other_weights_than_those_that_made_the_features_are_refused(
     assert task_of(config_of(encoded, clip_folder)).modalities == ("text", "audio", "vision")
     other = other_weights(clip_folder, tmp_path)
     with pytest.raises(InputError, match=r'config\.model\.weights" is .* but other weights made'):
-        train.train(config_of(encoded, other), tmp_path / "run")
+        loop.train(config_of(encoded, other), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -479,7 +480,7 @@ def test_random_frames_are_new_in_every_epoch_of_a_run(clips):
 
     def frames(stage, epoch):
         trainer.done = {"stage": stage, "epoch": epoch, "stream": None}
-        _, inputs = train.Trainer._inputs(trainer, rows)
+        _, inputs = loop.Trainer._inputs(trainer, rows)
         (batch,) = jax.device_get(list(inputs))
         return batch["vision"]["x"].reshape(2, len(part), -1)
 
@@ -494,14 +495,14 @@ def test_the_metric_to_select_by_is_checked_without_a_whole_split(own, tmp_path,
     asked, zeros = [], Dataset.zeros
     monkeypatch.setattr(Dataset, "zeros", lambda self, n: asked.append(n) or zeros(self, n))
     with pytest.raises(InputError, match=r"config\.stages\.train\.select"):
-        train.train(toy_config(own, stages__train__select="accuracy"), tmp_path / "run")
+        loop.train(toy_config(own, stages__train__select="accuracy"), tmp_path / "run")
     assert asked and max(asked) <= 2
 
 
 def test_what_is_taken_away_is_saved_with_the_run(own, tmp_path):
     changes = {"data__missing_pattern": "random", "data__missing_rate": 0.6}
     config = toy_config(own, stages__train__epochs=1, **changes)
-    train.train(config, tmp_path / "run")
+    loop.train(config, tmp_path / "run")
     dataset = Dataset(DataConfig(**config.data.to_dict()))
     said = json.loads((tmp_path / "run" / "missing.json").read_text())
     assert said["modalities"] == ["text", "audio", "vision"]

@@ -9,8 +9,9 @@ import pytest
 from conftest import CLASSES, DIMS, SIZES, toy_config, write_own
 from scipy import stats
 
-from affectjax import evaluate, report, train
+from affectjax import report
 from affectjax.errors import InputError
+from affectjax.training import evaluator, loop
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def read(workdir, name):
 
 @pytest.mark.parametrize("split", ["valid", "test"])
 def test_a_split_again_is_as_the_training_left_it(run, finished, split):
-    result = evaluate.evaluate(run, {"data.split": split})
+    result = evaluator.evaluate(run, {"data.split": split})
     for name in (f"{split}.json", f"{split}.csv"):
         assert read(run, name) == read(finished, name)
     assert result == json.loads(read(finished, f"{split}.json"))
@@ -36,20 +37,20 @@ def test_a_split_again_is_as_the_training_left_it(run, finished, split):
 
 
 def test_without_a_word_it_is_the_test_split(run, finished):
-    evaluate.evaluate(run)
+    evaluator.evaluate(run)
     assert {f.name for f in (run / "eval").iterdir()} == {"test.json", "test.csv", "missing.json"}
     assert read(run, "missing.json") == read(finished, "missing.json")
 
 
 def test_the_training_split_and_other_devices_settings(run):
     overrides = {"data.split": "train", "data.resident_mib": 0.0, "parallel.engine": "shard_map"}
-    result = evaluate.evaluate(run, overrides)
+    result = evaluator.evaluate(run, overrides)
     with (run / "eval" / "train.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == SIZES["train"]
     true = [float(row[row["label"]]) for row in rows]
     assert result["loss"] == pytest.approx(-np.log(true).mean(), rel=1e-4)
-    other = evaluate.evaluate(run, {"data.split": "train"})
+    other = evaluator.evaluate(run, {"data.split": "train"})
     assert {k: v for k, v in other.items() if k != "confusion"} == pytest.approx(
         {k: v for k, v in result.items() if k != "confusion"}, abs=1e-5
     )
@@ -57,7 +58,7 @@ def test_the_training_split_and_other_devices_settings(run):
 
 def test_evaluation_changes_nothing_but_eval(run):
     before = {f: f.stat().st_mtime_ns for f in run.rglob("*") if f.is_file()}
-    evaluate.evaluate(run, {"data.split": "valid"})
+    evaluator.evaluate(run, {"data.split": "valid"})
     after = {f: f.stat().st_mtime_ns for f in run.rglob("*") if "eval" not in f.parts}
     assert {f: t for f, t in after.items() if f.is_file()} == before
 
@@ -74,21 +75,21 @@ REFUSED = {
 @pytest.mark.parametrize(("overrides", "message"), REFUSED.values(), ids=REFUSED.keys())
 def test_what_an_evaluation_cannot_change(run, overrides, message):
     with pytest.raises(InputError, match=message):
-        evaluate.evaluate(run, overrides)
+        evaluator.evaluate(run, overrides)
     assert not (run / "eval").exists()
 
 
 def test_what_is_repeated_may_be_said(run):
-    evaluate.evaluate(run, {"model.hidden": 8, "seeds": [], "data.split": "valid"})
+    evaluator.evaluate(run, {"model.hidden": 8, "seeds": [], "data.split": "valid"})
 
 
 def test_nothing_trained_yet(run, tmp_path):
     with pytest.raises(InputError, match="is no workdir"):
-        evaluate.evaluate(tmp_path / "nothing")
+        evaluator.evaluate(tmp_path / "nothing")
     shutil.rmtree(run / "checkpoints")
     before = sorted(run.rglob("*"))
     with pytest.raises(InputError, match="has no trained model"):
-        evaluate.evaluate(run)
+        evaluator.evaluate(run)
     assert sorted(f for f in run.rglob("*") if "checkpoints" not in f.parts) == before
 
 
@@ -101,7 +102,7 @@ def test_missing_json_is_what_data_without_the_others_gives(run, finished, tmp_p
     for m in set(DIMS) - set(shown):
         changed[f"{m}_lengths"][test] = 0
     np.savez(raw / "features.npz", **changed)
-    result = evaluate.evaluate(run, {"data.dir": str(raw)})
+    result = evaluator.evaluate(run, {"data.dir": str(raw)})
     expected = json.loads(read(finished, "missing.json"))["subsets"]["+".join(shown)]
     assert result.pop("confusion") == expected.pop("confusion")
     assert result == pytest.approx(expected, abs=1e-6, nan_ok=True)
@@ -109,14 +110,14 @@ def test_missing_json_is_what_data_without_the_others_gives(run, finished, tmp_p
 
 def test_one_modality_has_no_missing_json(tmp_path):
     raw = write_own(tmp_path / "raw", modalities=("text",))
-    train.train(toy_config(raw, stages__train__epochs=1), tmp_path / "run")
+    loop.train(toy_config(raw, stages__train__epochs=1), tmp_path / "run")
     assert not (tmp_path / "run" / "eval" / "missing.json").exists()
 
 
 def test_summaries():
     one, two = {"war": 0.25, "confusion": [[1]]}, {"war": 0.75, "confusion": [[2]]}
-    assert evaluate.summarize([one], (7,)) == one
-    result = evaluate.summarize([one, two], (7, 1))
+    assert evaluator.summarize([one], (7,)) == one
+    result = evaluator.summarize([one, two], (7, 1))
     # Deviation of 0.25 and 0.75 with n - 1: sqrt(2 * 0.25**2).
     assert result == {
         "mean": {"war": 0.5},

@@ -12,12 +12,12 @@ import pytest
 from conftest import FOUR, Child, write_own
 from jax import lax
 
-from affectjax.data.pipeline import DataConfig, Dataset
-from affectjax.data.unpaired import Turns
-from affectjax.feeds import Feed, UnpairedFeed
+from affectjax.data.batches.dataset import DataConfig, Dataset
+from affectjax.data.batches.unpaired import Turns
 from affectjax.modalities import MODALITIES
 from affectjax.runtime import parallel
 from affectjax.runtime.parallel import AXIS, Engine
+from affectjax.training.device_data import Feed, UnpairedFeed
 
 # Of 29 training examples of each, those that have the modality: all of text, fewer of the others.
 BATCH = {"text": 7, "audio": 5, "vision": 6}

@@ -10,9 +10,10 @@ import pytest
 from conftest import CLASSES, SIZES, lines_of, toy_config, write_own
 from scipy import stats
 
-from affectjax import evaluate, folds, report, train
-from affectjax.data.prepared import Prepared
+from affectjax import report
+from affectjax.data.prepare.prepared import Prepared
 from affectjax.errors import InputError
+from affectjax.training import evaluator, folds, loop
 
 NAMES = ("1", "2")
 
@@ -138,7 +139,7 @@ def test_which_folds_a_config_asks_for(changes, names):
 )
 def test_wrong_folds_leave_the_workdir_to_right_ones(tmp_path, own, changes, message):
     with pytest.raises(InputError, match=message):
-        train.train(toy_config(own, **changes), tmp_path / "run")
+        loop.train(toy_config(own, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -162,7 +163,7 @@ def folded(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         found = property(lambda self: parts if "all" in self.splits else {})
         patch.setattr(Prepared, "folds", found)
-        result = train.train(config, workdir)
+        result = loop.train(config, workdir)
         yield config, workdir, result
 
 
@@ -198,9 +199,9 @@ def test_an_evaluation_runs_every_fold_again(folded):
     _, workdir, result = folded
     before = read(workdir, "test.csv")
     (workdir / "eval" / "test.json").unlink()
-    assert evaluate.evaluate(workdir) == result
+    assert evaluator.evaluate(workdir) == result
     assert read(workdir, "test.csv") == before
-    valid = evaluate.evaluate(workdir, {"data.split": "valid"})
+    valid = evaluator.evaluate(workdir, {"data.split": "valid"})
     assert valid == read(workdir, "valid.json") != result
 
 
@@ -209,15 +210,15 @@ def test_a_finished_fold_is_not_trained_again(folded, monkeypatch):
     config, workdir, result = folded
     marks = {f: f.stat().st_mtime_ns for f in (workdir / "folds" / "1" / "checkpoints").rglob("*")}
     started = []
-    begin = train.Trainer._begin_stage
+    begin = loop.Trainer._begin_stage
 
     def begun(self, index, models):
         started.append(self.workdir.path.name)
         return begin(self, index, models)
 
-    monkeypatch.setattr(train.Trainer, "_begin_stage", begun)
+    monkeypatch.setattr(loop.Trainer, "_begin_stage", begun)
     (workdir / "folds" / "2").rename(workdir / "old")
-    assert train.train(config, workdir) == result
+    assert loop.train(config, workdir) == result
     assert started == ["2"]
     assert {f: f.stat().st_mtime_ns for f in marks} == marks
     assert lines_of(workdir / "old") == lines_of(workdir / "folds" / "2")
@@ -235,7 +236,7 @@ def crossed(tmp_path_factory, own):
     for epochs in (1, 3):
         workdir = tmp_path_factory.mktemp("runs") / f"epochs_{epochs}"
         config = toy_config(own, data__kfold=3, stages__train__epochs=epochs)
-        found[workdir] = train.train(config, workdir)
+        found[workdir] = loop.train(config, workdir)
     return found
 
 
@@ -250,7 +251,7 @@ def test_a_cross_validation_tests_each_training_example_once(crossed):
         for i, name in enumerate(DEALT):
             tested = {row[0] for row in read(workdir / "folds" / name, "test.csv")[1:]}
             following = read(workdir / "folds" / DEALT[(i + 1) % 3], "test.csv")[1:]
-            evaluate.evaluate(workdir / "folds" / name, {"data.split": "valid"})
+            evaluator.evaluate(workdir / "folds" / name, {"data.split": "valid"})
             validated = {row[0] for row in read(workdir / "folds" / name, "valid.csv")[1:]}
             assert validated == {row[0] for row in following} and not tested & validated
 

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from affectjax import lora, weights
+from affectjax import weights
 from affectjax.errors import InputError
-from affectjax.lora import Lora
 from affectjax.models.bert import Bert
 from affectjax.models.clip import ImageTower, TextTower
 from affectjax.models.layers import Attention
+from affectjax.weights import lora
+from affectjax.weights.lora import Lora
 
 SETTINGS = Lora(rank=3, alpha=12.0, dropout=0.25)
 SCALE = 4.0  # 12 / 3

@@ -15,20 +15,23 @@ import numpy as np
 import pytest
 from data import media_files
 
-from affectjax import evaluate, recognize, train
-from affectjax.data import given, media, prepared
-from affectjax.data.clip_planning import Storage
-from affectjax.data.clips import Clip
-from affectjax.data.config import DataConfig
-from affectjax.data.inputs import Features, Frames, Inputs, Waveform, encode
+from affectjax import inference
+from affectjax.data.batches import prediction_input
+from affectjax.data.batches.config import DataConfig
+from affectjax.data.batches.inputs import Features, Frames, Inputs, Waveform, encode
+from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
+from affectjax.data.media import decoding
+from affectjax.data.prepare import prepared
+from affectjax.data.prepare.clip_planning import Storage
 from affectjax.errors import InputError
-from affectjax.recognize import Recognizer
-from affectjax.recognize import recognize as run_on
+from affectjax.inference import Recognizer
+from affectjax.inference import recognize as run_on
 from affectjax.runtime import steps
 from affectjax.runtime.checkpoints import Checkpoints
-from affectjax.store import Store
 from affectjax.tasks.base import MAIN
+from affectjax.training import evaluator, loop
+from affectjax.training.run_checkpoints import Store
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ["glad", "sad"]
@@ -100,7 +103,7 @@ def trained(raw, workdir, **changes):
         stage.epochs, stage.batch_size = 1, 4
     config.train.progress = False
     config.update(changes)
-    train.train(config, workdir)
+    loop.train(config, workdir)
     return workdir
 
 
@@ -225,9 +228,9 @@ def test_used_and_missing_modalities(table_result):
 
 def test_contributions_and_prompts(run, table_result):
     """Against the task on the prepared data, restricted as evaluation restricts it."""
-    workdir, _, datasets, task, _ = evaluate.open_run(run, {})
+    workdir, _, datasets, task, _ = evaluator.open_run(run, {})
     dataset = datasets[MAIN]
-    model = evaluate.load_best(workdir, task, {MAIN: dataset.inputs}, (0,))
+    model = evaluator.load_best(workdir, task, {MAIN: dataset.inputs}, (0,))
     one = jax.tree.map(lambda x: x[0], (model["params"], model["variables"]))
     params, variables = jax.device_put(one)
     part = dataset.part("test")
@@ -322,19 +325,19 @@ def test_compiled_once_for_all_inputs(recognizer, raw):
     ],
 )
 def test_windows(duration, window, hop, expected):
-    found = given.windows(duration, window, hop)
+    found = prediction_input.windows(duration, window, hop)
     assert [x for pair in found for x in pair] == pytest.approx([x for p in expected for x in p])
 
 
 def test_the_timeline_of_a_video(raw, recognizer):
     clip = Clip("long", None, "", video=raw / "long.mkv", text="On and on.")
     entries = recognizer(clip)["timeline"]
-    length = media.duration(clip.video)
+    length = decoding.duration(clip.video)
     starts = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]
     assert 3.4 < length < 3.5 and [e["start"] for e in entries] == starts
     assert [e["end"] for e in entries] == pytest.approx([1, 1.5, 2, 2.5, 3, length])
     for entry in (entries[0], entries[4]):
-        part = media.timeline(clip.video, 64, entry["start"], entry["end"])
+        part = decoding.timeline(clip.video, 64, entry["start"], entry["end"])
         cut = Clip("x", None, "", frames=part.frames, waveform=part.audio, text=clip.text)
         np.testing.assert_allclose(values(entry), values(recognizer(cut)), rtol=0, atol=1e-5)
     assert np.ptp([values(e)[0] for e in entries]) > 1e-4
@@ -381,9 +384,9 @@ def test_the_figure_of_a_timeline(run, raw, tmp_path):
     ],
 )
 def test_names_of_figures(names, expected):
-    assert [recognize.file_name(name) for name in names] == expected
-    assert recognize.file_name(os.fsdecode(b"\xff.mp4")) == os.fsdecode(b"\xff.mp4.png")
-    long, longer = (recognize.file_name("x" * n) for n in (300, 301))
+    assert [inference.file_name(name) for name in names] == expected
+    assert inference.file_name(os.fsdecode(b"\xff.mp4")) == os.fsdecode(b"\xff.mp4.png")
+    long, longer = (inference.file_name("x" * n) for n in (300, 301))
     assert long != longer and len(long) < 100
 
 
@@ -624,15 +627,19 @@ def test_some_features_are_left_out(raw):
     inputs = Inputs(kinds, LabelSpec("class", tuple(CLASSES)))
     data = DataConfig("clips", dir=str(raw), view="clips", detector="none")
     clip = Clip("x", None, "", video=raw / "all.mp4", text="What a day!")
-    reader = given.Reader(data, inputs, ("text", "audio", "vision"))
+    reader = prediction_input.Reader(data, inputs, ("text", "audio", "vision"))
     record, warnings = reader.read(clip)
     assert reader.readable == ("audio", "vision")
     assert record["transcript"] == "" and len(record["vision"]) and len(record["audio"])
     assert "the model reads no text: what is said does not count" in warnings
     assert inputs.collate([record])["present"]["text"].tolist() == [False]
-    deaf = given.Reader(data, Inputs({"vision": kinds["vision"]}, inputs.spec), ("vision",))
+    deaf = prediction_input.Reader(
+        data, Inputs({"vision": kinds["vision"]}, inputs.spec), ("vision",)
+    )
     assert "audio" not in deaf.read(clip)[0]
-    blind = given.Reader(data, Inputs({"audio": kinds["audio"]}, inputs.spec), ("audio",))
+    blind = prediction_input.Reader(
+        data, Inputs({"audio": kinds["audio"]}, inputs.spec), ("audio",)
+    )
     record, _ = blind.read(clip)
     assert "vision" not in record and len(record["audio"])
 
@@ -644,13 +651,13 @@ def test_how_clips_were_stored(raw, tmp_path):
     spec = LabelSpec("class", tuple(CLASSES))
     inputs = Inputs({"vision": Frames(4, 32)}, spec)
     own = DataConfig("clips", dir=str(raw), view="clips", keep_frames=9)
-    assert given.storage(own, inputs) == Storage(32, 9, "cascade", "jpeg", False)
+    assert prediction_input.storage(own, inputs) == Storage(32, 9, "cascade", "jpeg", False)
     made = DataConfig("affect_synth", view="clips")
-    assert given.storage(made, inputs) == Storage(32, 64, "none", "png", False)
+    assert prediction_input.storage(made, inputs) == Storage(32, 64, "none", "png", False)
     storage = Storage(image_size=32, keep_frames=3, detector="none", image_encoding="png")
     folder = prepared.prepare(
         "clips", raw, tmp_path / "data", aligned=False, view="clips", storage=storage
     )
     for place in (folder, tmp_path / "data"):
         ready = DataConfig("clips", dir=str(place), view="clips", keep_frames=9)
-        assert given.storage(ready, inputs) == storage
+        assert prediction_input.storage(ready, inputs) == storage

@@ -9,11 +9,13 @@ import pytest
 from scipy import stats
 from test_space import labels, write_space
 
-from affectjax import evaluate, folds, report, space
-from affectjax.concepts import ConceptBank
+from affectjax import report
 from affectjax.emotions import SEVEN, THREE
 from affectjax.errors import InputError
+from affectjax.reports import embeddings
 from affectjax.runtime.workdir import write_json
+from affectjax.tasks.supramodal.concept_bank import ConceptBank
+from affectjax.training import evaluator, folds
 
 OURS = {"1": 0.61, "2": 0.64, "3": 0.60, "4": 0.69}
 THEIRS = {"1": 0.60, "2": 0.60, "3": 0.61, "4": 0.62}
@@ -32,7 +34,7 @@ def fold_run(folder, values, seeds=(0,)):
     claim(folder, seeds if len(seeds) > 1 else (), values)
     for name, value in values.items():
         own = [{"war": value + 0.01 * i, "corr": np.nan, "confusion": [[1]]} for i in seeds]
-        result = evaluate.summarize(own, seeds)
+        result = evaluator.summarize(own, seeds)
         write_json(folder / "folds" / name / "eval" / "test.json", result)
     folds.gather(folder, list(values))
     return folder
@@ -42,7 +44,7 @@ def seed_run(folder, values):
     """Writes a run of several seeds, or of one."""
     claim(folder, map(int, values) if len(values) > 1 else ())
     per_seed = [{"war": value, "confusion": [[1]], "count": 3} for value in values.values()]
-    write_json(folder / "eval/test.json", evaluate.summarize(per_seed, [int(s) for s in values]))
+    write_json(folder / "eval/test.json", evaluator.summarize(per_seed, [int(s) for s in values]))
     return folder
 
 
@@ -141,7 +143,7 @@ def test_unpaired_sets_are_columns(tmp_path):
     run = claim(tmp_path / "run", (0, 1))
     names = ("war", "text/war", "vision/war", "vision/recall/fear")
     per_seed = [dict.fromkeys(names, 0.5) | {"text/war": v} for v in (0.25, 0.75)]
-    write_json(run / "eval" / "test.json", evaluate.summarize(per_seed, (0, 1)))
+    write_json(run / "eval" / "test.json", evaluator.summarize(per_seed, (0, 1)))
     same = "0.5000 ± 0.0000"
     assert Page(report.write(run)).tables[0] == [
         ["metric", "mean of all", "text", "vision"],
@@ -184,7 +186,7 @@ def test_the_concepts_of_a_run(tmp_path):
     leave_concepts(run / "concepts")
     page = Page(report.write(run))
     found = json.loads((run / "report" / "concepts.json").read_text())
-    assert found.pop("silhouettes") == space.silhouettes(run / "concepts")
+    assert found.pop("silhouettes") == embeddings.silhouettes(run / "concepts")
     pools = found.pop("pools")
     assert found == {"top": 0.3, "correct_only": True}
     assert {m: tuple(p["count"] for p in own.values()) for m, own in pools.items()} == POOLS
@@ -195,7 +197,7 @@ def test_the_concepts_of_a_run(tmp_path):
     assert page.images == [(run / "report" / "concepts.png").read_bytes()]
     assert page.images[0].startswith(b"\x89PNG") and not page.loads
     _, silhouettes, counts = page.tables
-    value = space.silhouettes(run / "concepts")["three"]["emotion"]["modality"]["value"]
+    value = embeddings.silhouettes(run / "concepts")["three"]["emotion"]["modality"]["value"]
     assert silhouettes[2][:1] == ["by modality: text, vision in three classes"]
     assert silhouettes[2][2] == f"{value:.3f}"
     assert silhouettes[4][1:] == ["-"] * 3  # images alone have seven classes
@@ -225,6 +227,6 @@ def test_concepts_of_seeds_and_folds(tmp_path):
 def test_damaged_concepts_are_named(tmp_path):
     run = seed_run(tmp_path / "run", {"0": 0.5})
     leave_concepts(run / "concepts")
-    (run / "concepts" / space.FEATURES).unlink()
+    (run / "concepts" / embeddings.FEATURES).unlink()
     with pytest.raises(InputError, match=r"features\.npz is not there"):
         report.write(run)

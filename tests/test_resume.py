@@ -19,8 +19,8 @@ from conftest import (
     two_stages,
 )
 
-from affectjax import train
 from affectjax.runtime.checkpoints import Checkpoints
+from affectjax.training import loop
 
 # ---- SIGTERM ------------------------------------------------------------------------------------
 
@@ -28,7 +28,7 @@ from affectjax.runtime.checkpoints import Checkpoints
 @pytest.fixture(scope="module")
 def streamed(tmp_path_factory, own):
     workdir = tmp_path_factory.mktemp("streamed")
-    train.train(toy_config(own, data__resident_mib=0.0), workdir)
+    loop.train(toy_config(own, data__resident_mib=0.0), workdir)
     return workdir
 
 
@@ -44,7 +44,7 @@ def test_sigterm_within_an_epoch_of_a_stream(call, streamed, own, tmp_path):
     assert len(meta["series"].get("loss", [[]])[0]) == call % STEPS
     assert meta["epoch"] == call // STEPS
     assert not (tmp_path / "eval").exists()
-    train.train(config, tmp_path)
+    loop.train(config, tmp_path)
     assert_same_run(streamed, tmp_path)
 
 
@@ -52,7 +52,7 @@ def test_sigterm_twice_within_one_epoch(streamed, own, tmp_path):
     config = toy_config(own, data__resident_mib=0.0)
     stop_at(config, tmp_path, 5)
     stop_at(config, tmp_path, 2)
-    train.train(config, tmp_path)
+    loop.train(config, tmp_path)
     assert_same_run(streamed, tmp_path)
 
 
@@ -71,30 +71,30 @@ def test_sigterm_with_everything_that_has_a_state(own, tmp_path):
         optim__schedule="cosine",
         optim__warmup_epochs=0.5,
     )
-    train.train(config, tmp_path / "whole")
+    loop.train(config, tmp_path / "whole")
     ends = {line["seed"]: line["epoch"] for line in lines_of(tmp_path / "whole")}
     assert len(set(ends.values())) > 1  # else no seed stops before another
     stop_at(config, tmp_path / "parts", 5)
-    train.train(config, tmp_path / "parts")
+    loop.train(config, tmp_path / "parts")
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
 @pytest.mark.parametrize("hand_over", ["double", "grow"])
 def test_sigterm_in_the_second_stage(hand_over, own, tmp_path):
     config = two_stages(own, hand_over)
-    train.train(config, tmp_path / "whole")
+    loop.train(config, tmp_path / "whole")
     # Two epochs of the first stage, then the second epoch of the second.
     stop_at(config, tmp_path / "parts", 4)
     assert lines_of(tmp_path / "parts")[-1]["stage"] == "second"
-    train.train(config, tmp_path / "parts")
+    loop.train(config, tmp_path / "parts")
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_sigterm_at_the_end_of_the_first_stage(own, tmp_path):
     config = two_stages(own)
-    train.train(config, tmp_path / "whole")
+    loop.train(config, tmp_path / "whole")
     stop_at(config, tmp_path / "parts", 2)
-    train.train(config, tmp_path / "parts")
+    loop.train(config, tmp_path / "parts")
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
@@ -124,7 +124,7 @@ def wait_for_lines(child, workdir, count):
 def uninterrupted(request, tmp_path_factory, own):
     changes = LONG | (STREAM if request.param else {})
     workdir = tmp_path_factory.mktemp("uninterrupted")
-    train.train(toy_config(own, **changes), workdir)
+    loop.train(toy_config(own, **changes), workdir)
     return request.param, toy_config(own, **changes), workdir
 
 
@@ -140,7 +140,7 @@ def test_kill_9_at_random_moments(uninterrupted, own, tmp_path, start):
         assert code == -signal.SIGKILL, said
         lines = len((workdir / "metrics.jsonl").read_bytes().splitlines()) + 4
     assert not (workdir / "eval").exists()
-    train.train(config, workdir)
+    loop.train(config, workdir)
     assert_same_run(whole, workdir)
 
 
@@ -153,7 +153,7 @@ def test_sigterm_ends_the_process_with_143(uninterrupted, own, tmp_path, start):
     code, _, said = child.wait()
     assert code == 143, said
     assert "SIGTERM" in said and "Traceback" not in said
-    train.train(config, workdir)
+    loop.train(config, workdir)
     assert_same_run(whole, workdir)
 
 
@@ -186,7 +186,7 @@ def halves(tmp_path_factory, own):
     """A finished run of six epochs, and one that was stopped after the fourth."""
     config = toy_config(own, stages__train__epochs=6)
     whole, half = (tmp_path_factory.mktemp(name) for name in ("whole", "half"))
-    train.train(config, whole)
+    loop.train(config, whole)
     stop_at(config, half, 4)
     return config, whole, half
 
@@ -233,7 +233,7 @@ def test_a_damaged_checkpoint_is_passed_over(damage, halves, tmp_path, monkeypat
     damage(damaged)
     said = []
     monkeypatch.setattr(logging, "warning", lambda text, *values: said.append(text % values))
-    train.train(config, workdir)
+    loop.train(config, workdir)
     assert any("damaged" in line and damaged.name in line for line in said)
     assert_same_run(whole, workdir)
 
@@ -243,5 +243,5 @@ def test_the_best_checkpoint_alone_is_damaged(halves, own, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(half, workdir)
     truncate(newest(workdir / "checkpoints" / "best"))
-    train.train(config, workdir)
+    loop.train(config, workdir)
     assert_same_run(whole, workdir)

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from affectjax import selection
 from affectjax.runtime.optim import OptimConfig
 from affectjax.tasks.base import Stage
+from affectjax.training import early_stopping
 
 NAN = float("nan")
 # What an epoch of training measured, where a rule does not depend on it.
@@ -19,10 +19,12 @@ def stage(select="loss", patience=0, **optim):
 
 def follow(stage, *seeds):
     """Returns the state after every epoch and who improved; `seeds` are values, one an epoch."""
-    control, states, improved = selection.begin(stage, len(seeds)), [], []
+    control, states, improved = early_stopping.begin(stage, len(seeds)), [], []
     for epoch, values in enumerate(zip(*seeds, strict=True)):
         measured = [{"loss": 0.0, stage.select: float(v)} for v in values]
-        control, better = selection.judge(control, stage, epoch, measured, [TRAINED] * len(seeds))
+        control, better = early_stopping.judge(
+            control, stage, epoch, measured, [TRAINED] * len(seeds)
+        )
         states.append(control)
         improved.append(better.tolist())
     return states, improved
@@ -33,10 +35,10 @@ def history(states, name, seed=0):
 
 
 def test_before_the_first_epoch():
-    control = selection.begin(stage("war"), 3)
+    control = early_stopping.begin(stage("war"), 3)
     assert control["best_epoch"].tolist() == [-1] * 3
     assert control["best_value"].tolist() == [-np.inf] * 3
-    assert selection.begin(stage("mae"), 1)["best_value"].tolist() == [np.inf]
+    assert early_stopping.begin(stage("mae"), 1)["best_value"].tolist() == [np.inf]
     assert control["active"].all()
     assert control["scale"].tolist() == [1] * 3
     assert not control["stale"].any()
@@ -94,19 +96,21 @@ def test_model_that_has_stopped_is_frozen():
 
 
 def test_judge_changes_nothing_that_it_is_given():
-    control = selection.begin(stage(), 2)
+    control = early_stopping.begin(stage(), 2)
     before = jax.tree.map(np.copy, control)
-    selection.judge(control, stage(), 0, [{"loss": 1.0}, {"loss": 2.0}], [TRAINED] * 2)
+    early_stopping.judge(control, stage(), 0, [{"loss": 1.0}, {"loss": 2.0}], [TRAINED] * 2)
     jax.tree.map(np.testing.assert_array_equal, control, before)
 
 
 def test_rate_falls_on_a_plateau_of_the_loss_whatever_is_selected():
     chosen = stage("war", plateau_patience=2, plateau_factor=0.5)
-    control, scales = selection.begin(chosen, 2), []
+    control, scales = early_stopping.begin(chosen, 2), []
     losses = [(1.0, 3.0), (1.0, 2.0), (1.0, 1.0), (1.0, 1.0), (1.0, NAN), (0.5, 1.0)]
     for epoch, row in enumerate(losses):
         measured = [{"loss": loss, "war": 0.1 * epoch} for loss in row]
-        control, _ = selection.judge(control, chosen, epoch, measured, [TRAINED] * len(measured))
+        control, _ = early_stopping.judge(
+            control, chosen, epoch, measured, [TRAINED] * len(measured)
+        )
         scales.append(control["scale"].tolist())
     # Model 0: epochs 1 and 2 bring nothing, then 3 and 4. Model 1: epochs 3 and 4.
     assert [s[0] for s in scales] == [1, 1, 0.5, 0.5, 0.25, 0.25]
@@ -120,20 +124,20 @@ def test_rate_does_not_fall_without_a_plateau_rule():
 
 def test_stops_at_the_training_accuracy():
     chosen = Stage("train", None, OptimConfig(), 9, 4, "loss", stop_accuracy=0.8)
-    control = selection.begin(chosen, 2)
+    control = early_stopping.begin(chosen, 2)
     trained = [TRAINED | {"accuracy": 0.79}, TRAINED | {"accuracy": 0.8}]
-    control, _ = selection.judge(control, chosen, 0, [{"loss": 1.0}] * 2, trained)
+    control, _ = early_stopping.judge(control, chosen, 0, [{"loss": 1.0}] * 2, trained)
     assert control["active"].tolist() == [True, False]
 
 
 def test_stops_when_the_plateau_leaves_less_than_the_least_rate():
     chosen = stage(plateau_patience=1, plateau_factor=0.5, stop_rate=0.3)
-    control = selection.begin(chosen, 1)
+    control = early_stopping.begin(chosen, 1)
     active, scales = [], []
     for epoch in range(5):
         # The rate as a step measures it: with the scale of the epoch before.
         trained = [{"learning_rate": 1.0 * control["scale"][0]}]
-        control, _ = selection.judge(control, chosen, epoch, [{"loss": 1.0}], trained)
+        control, _ = early_stopping.judge(control, chosen, epoch, [{"loss": 1.0}], trained)
         active.append(control["active"].item())
         scales.append(control["scale"].item())
     stopped = active.index(False)

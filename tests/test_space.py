@@ -7,9 +7,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from affectjax import figures, space
 from affectjax.emotions import SEVEN, THREE
 from affectjax.errors import InputError
+from affectjax.reports import embeddings, figures
 
 WIDTHS = {"feature": 6, "emotion": 5, "non_emotion": 4}
 
@@ -26,7 +26,7 @@ def write_space(folder, labels, seed=0):
             arrays[f"{m}/{kind}"] = rng.standard_normal((len(own), width)).astype("f4")
         arrays[f"{m}/emotion"][:, 0] = np.arange(len(own))
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / space.FEATURES, **arrays)
+    np.savez(folder / embeddings.FEATURES, **arrays)
     return arrays
 
 
@@ -54,12 +54,12 @@ def silhouette(x, groups):
     return np.mean(scores)
 
 
-@pytest.mark.parametrize("kind", space.KINDS)
+@pytest.mark.parametrize("kind", embeddings.KINDS)
 def test_silhouettes_of_three_classes(tmp_path, kind):
     # As many of each modality, so none is left out but surprise: 42 sounds have six of it.
     own = labels((36, 42, 42))
     arrays = write_space(tmp_path, own)
-    found = space.silhouettes(tmp_path)["three"]
+    found = embeddings.silhouettes(tmp_path)["three"]
     merged = dict.fromkeys(("anger", "disgust", "fear", "sadness"), "negative")
     merged |= {"happiness": "positive"} | {name: name for name in THREE}
     rows = [(m, i, merged[n]) for m in own for i, n in enumerate(own[m]) if n in merged]
@@ -79,7 +79,7 @@ def test_silhouettes_of_three_classes(tmp_path, kind):
 def test_silhouettes_of_seven_classes_leave_texts_out(tmp_path):
     own = labels((36, 42, 42))
     arrays = write_space(tmp_path, own)
-    found = space.silhouettes(tmp_path)["seven"]
+    found = embeddings.silhouettes(tmp_path)["seven"]
     assert found["examples"] == {m: dict.fromkeys(SEVEN, 6) for m in ("audio", "vision")}
     x = np.concatenate([arrays["audio/emotion"], arrays["vision/emotion"]])
     value = silhouette(x, own["audio"] + own["vision"])
@@ -89,12 +89,12 @@ def test_silhouettes_of_seven_classes_leave_texts_out(tmp_path):
 def test_a_sample_has_as_many_of_each_modality(tmp_path):
     own = labels()
     arrays = write_space(tmp_path, own)
-    whole = space.load(tmp_path)
+    whole = embeddings.load(tmp_path)
     # 35 images, 5 of each emotion: 30 without surprise.
-    some = space.sample(whole, "three")
+    some = embeddings.sample(whole, "three")
     sizes = {m: int((some.modality == m).sum()) for m in own}
     assert sizes == {"text": 30, "audio": 30, "vision": 30}
-    few = space.sample(whole, "three", most=50)
+    few = embeddings.sample(whole, "three", most=50)
     assert {m: sum(counts.values()) for m, counts in few.counts().items()} == dict.fromkeys(own, 16)
     for m, name, x in zip(few.modality, few.emotion, few.features["emotion"], strict=True):
         row = int(x[0])
@@ -103,20 +103,20 @@ def test_a_sample_has_as_many_of_each_modality(tmp_path):
     # No example twice, the same ones again, and others with another seed.
     assert len(np.unique(few.features["emotion"], axis=0)) == 48
     for seed, same in ((0, True), (1, False)):
-        again = space.sample(whole, "three", most=50, seed=seed).features["emotion"]
+        again = embeddings.sample(whole, "three", most=50, seed=seed).features["emotion"]
         assert np.array_equal(again, few.features["emotion"]) == same
 
 
 def test_what_cannot_be_measured_has_a_reason(tmp_path):
     write_space(tmp_path, {"audio": [*SEVEN[:5] * 3, "surprise"]})
-    found = space.silhouettes(tmp_path)
+    found = embeddings.silhouettes(tmp_path)
     none = {"value": None, "reason": "there is one modality alone: audio"}
     assert found["three"]["feature"]["modality"] == none
     assert isinstance(found["three"]["feature"]["emotion"]["value"], float)
     none = {"value": None, "reason": "there is one example alone of surprise"}
     assert found["seven"]["emotion"]["emotion"] == none
     write_space(tmp_path, {"text": ["neutral"] * 4})
-    found = space.silhouettes(tmp_path)
+    found = embeddings.silhouettes(tmp_path)
     none = {"value": None, "reason": "there is one emotion alone: neutral"}
     assert found["three"]["emotion"]["emotion"] == none
     assert found["seven"]["examples"] == {}
@@ -128,8 +128,8 @@ def test_what_cannot_be_measured_has_a_reason(tmp_path):
 def test_dead_features_have_a_silhouette(tmp_path):
     arrays = write_space(tmp_path, labels())
     arrays["text/emotion"][:] = arrays["audio/emotion"][:] = arrays["vision/emotion"][:] = 0
-    np.savez(tmp_path / space.FEATURES, **arrays)
-    assert space.silhouettes(tmp_path)["three"]["emotion"]["emotion"]["value"] == 0
+    np.savez(tmp_path / embeddings.FEATURES, **arrays)
+    assert embeddings.silhouettes(tmp_path)["three"]["emotion"]["emotion"]["value"] == 0
 
 
 BROKEN = {
@@ -155,17 +155,17 @@ BROKEN = {
 def test_damaged_features(tmp_path, change, message):
     arrays = write_space(tmp_path, labels())
     change(arrays)
-    np.savez(tmp_path / space.FEATURES, **arrays)
+    np.savez(tmp_path / embeddings.FEATURES, **arrays)
     with pytest.raises(InputError, match=message):
-        space.load(tmp_path)
+        embeddings.load(tmp_path)
 
 
 def test_no_features(tmp_path):
     with pytest.raises(InputError, match="has the run learned concepts"):
-        space.load(tmp_path)
-    (tmp_path / space.FEATURES).write_bytes(b"PK\x03\x04 cut off")
+        embeddings.load(tmp_path)
+    (tmp_path / embeddings.FEATURES).write_bytes(b"PK\x03\x04 cut off")
     with pytest.raises(InputError, match="cannot be read"):
-        space.load(tmp_path)
+        embeddings.load(tmp_path)
 
 
 # ---- the picture --------------------------------------------------------------------------------
@@ -176,21 +176,21 @@ def test_neighbours_stay_neighbours():
     group = np.repeat(np.arange(3), 20)
     # Groups differ in direction alone; lengths are all over the place.
     x = (np.eye(3, 8)[group] + 0.05 * rng.standard_normal((60, 8))) * rng.uniform(0.1, 9, (60, 1))
-    xy = space.embed(x)
+    xy = embeddings.embed(x)
     assert xy.shape == (60, 2)
     apart = np.linalg.norm(xy[:, None] - xy, axis=-1) + np.diag([np.inf] * 60)
     assert (group[apart.argmin(1)] == group).all()
-    np.testing.assert_array_equal(space.embed(x), xy)
+    np.testing.assert_array_equal(embeddings.embed(x), xy)
 
 
 @pytest.mark.parametrize("x", [np.ones((9, 4)), np.zeros((9, 4)), np.eye(2), np.zeros((0, 4))])
 def test_nothing_to_embed(x):
-    np.testing.assert_array_equal(space.embed(x), np.zeros((len(x), 2)))
+    np.testing.assert_array_equal(embeddings.embed(x), np.zeros((len(x), 2)))
 
 
 @pytest.mark.parametrize("count", [3, 4, 31])
 def test_few_are_embedded(count):
-    assert np.isfinite(space.embed(np.random.default_rng(0).standard_normal((count, 5)))).all()
+    assert np.isfinite(embeddings.embed(np.random.default_rng(0).standard_normal((count, 5)))).all()
 
 
 def colours_of(path):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from conftest import assert_same_run, newest, two_stages
 
-from affectjax import evaluate, train
 from affectjax.errors import InputError
 from affectjax.runtime.checkpoints import Checkpoints
-from affectjax.store import Store
+from affectjax.training import evaluator, loop
+from affectjax.training.run_checkpoints import Store
 
 LARGE = 2**18  # floats: a megabyte
 
@@ -213,7 +213,7 @@ def test_what_is_later_is_forgotten(opened, tmp_path):
 def whole(tmp_path_factory, own):
     """A run that never stopped: the body is frozen in its first stage, the head in its second."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    train.train(two_stages(own), workdir)
+    loop.train(two_stages(own), workdir)
     return workdir
 
 
@@ -223,14 +223,14 @@ class Stopped(Exception):
 
 def stop(monkeypatch, method, stage, epoch):
     """Makes a run end when a method of its trainer is reached in a stage after some epochs."""
-    original = getattr(train.Trainer, method)
+    original = getattr(loop.Trainer, method)
 
     def stopped(self, *args):
         if (self.done["stage"], self.done["epoch"]) == (stage, epoch):
             raise Stopped
         return original(self, *args)
 
-    monkeypatch.setattr(train.Trainer, method, stopped)
+    monkeypatch.setattr(loop.Trainer, method, stopped)
 
 
 def count_frozen(monkeypatch):
@@ -248,7 +248,7 @@ def count_frozen(monkeypatch):
 
 def test_a_run_writes_the_frozen_part_of_each_stage_once(own, tmp_path, monkeypatch):
     written = count_frozen(monkeypatch)
-    train.train(two_stages(own), tmp_path)
+    loop.train(two_stages(own), tmp_path)
     assert written == [0, 1]
 
 
@@ -260,17 +260,17 @@ def test_a_run_resumed_in_stage_two_freezes_what_that_stage_freezes(
     with monkeypatch.context() as patch:
         stop(patch, "_run_epoch", 1, epoch)
         with pytest.raises(Stopped):
-            train.train(two_stages(own), tmp_path)
+            loop.train(two_stages(own), tmp_path)
     assert numbers(tmp_path / "checkpoints" / "frozen") == [0, 1]
     written, kept = count_frozen(monkeypatch), []
-    over = train.Trainer._over
+    over = loop.Trainer._over
 
     def watched(self, stage):
         kept.append((stage.name, *self.frozen))
         return over(self, stage)
 
-    monkeypatch.setattr(train.Trainer, "_over", watched)
-    train.train(two_stages(own), tmp_path)
+    monkeypatch.setattr(loop.Trainer, "_over", watched)
+    loop.train(two_stages(own), tmp_path)
     assert written == again
     assert set(kept) - {("first", "body")} == {("second", "head")}
     assert_same_run(whole, tmp_path)
@@ -284,7 +284,7 @@ def test_an_evaluation_finds_the_frozen_part(whole, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(whole, workdir)
     shutil.rmtree(workdir / "eval")
-    evaluate.evaluate(workdir)
+    evaluator.evaluate(workdir)
     for file in ("test.json", "test.csv"):
         assert (workdir / "eval" / file).read_text() == (whole / "eval" / file).read_text()
     assert newest(workdir / "checkpoints" / "frozen").name == "1"

@@ -30,14 +30,16 @@ from conftest import (
     stop_at,
 )
 
-from affectjax import concepts, evaluate, recognize, train, weights
-from affectjax.data import inputs
+from affectjax import inference, weights
+from affectjax.data.batches import inputs
 from affectjax.emotions import SEVEN, THREE
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 from affectjax.runtime.checkpoints import Checkpoints
 from affectjax.runtime.parallel import Engine
-from affectjax.store import Store
+from affectjax.tasks.supramodal import concept_bank
+from affectjax.training import evaluator, loop
+from affectjax.training.run_checkpoints import Store
 
 FILE = Path(__file__).parents[1] / "configs" / "supramodal.py"
 # Float32 sums in another order, grown over the steps of Adam through batch norms.
@@ -195,20 +197,20 @@ def make_runs(folder, raw, runs, again):
         if stop is not None:
             stop_at(tiny(raw, part, **changes), folder / name, stop)
             shutil.copytree(folder / name, folder / f"{name}-stopped")
-        train.train(tiny(raw, part, **changes), folder / name)
+        loop.train(tiny(raw, part, **changes), folder / name)
         Engine.__init__ = make
     if not again:
         return
     _, Engine.__init__ = on_devices(1)
     bank = str(folder / "whole" / "concepts")
     changes = {"model__guided__bank": bank, "seeds": SEEDS}
-    train.train(tiny(raw, "downstream", **changes), folder / "alone")
+    loop.train(tiny(raw, "downstream", **changes), folder / "alone")
     without = shutil.ignore_patterns("eval")
     for name in ("again", "transfer"):
         shutil.copytree(folder / "whole", folder / name, ignore=without)
     shutil.copytree(folder / "learn", folder / "learn-again", ignore=without)
     command(f"--workdir={folder / 'again'}", "--mode=eval")
-    evaluate.evaluate(folder / "learn-again")  # as the command does, whose flags are defined once
+    evaluator.evaluate(folder / "learn-again")  # as the command does, whose flags are defined once
 
 
 def transfer(folder, raw):
@@ -297,7 +299,7 @@ def test_it_trains_in_three_stages_and_leaves_a_bank(whole):
 
 def test_the_bank_holds_the_training_examples(whole):
     """Without selectivity all of them: by modality so many of each class."""
-    bank = concepts.load(whole / "concepts")
+    bank = concept_bank.load(whole / "concepts")
     assert bank.width == E
     assert bank.counts == {m: dict.fromkeys(classes_of(m), EACH[m]) for m in MODALITIES}
     with np.load(whole / "concepts" / "features.npz") as figures:
@@ -341,13 +343,13 @@ def test_a_run_that_learns_alone_is_judged_by_modality(runs):
         right = np.mean([row["label"] == row["prediction"] for row in rows])
         assert found[f"{m}/war"] == pytest.approx(right)
     assert found["war"] == pytest.approx(np.mean([found[f"{m}/war"] for m in MODALITIES]))
-    assert concepts.load(runs / "learn" / "concepts").width == E
+    assert concept_bank.load(runs / "learn" / "concepts").width == E
     assert not (runs / "learn" / "eval" / "missing.json").exists()
 
 
 def test_what_was_learned_does_not_depend_on_what_comes_after(runs):
     """The run that learns alone leaves the bank that the whole one does."""
-    ours, theirs = (concepts.load(runs / name / "concepts") for name in ("whole", "learn"))
+    ours, theirs = (concept_bank.load(runs / name / "concepts") for name in ("whole", "learn"))
     jax.tree.map(np.testing.assert_array_equal, dict(ours.features), dict(theirs.features))
 
 
@@ -360,7 +362,7 @@ def test_downstream_alone_from_the_bank_of_another_run(runs):
     assert set(found["per_seed"]) == {"0", "1"} and "war" in found["mean"]
     assert not (workdir / "concepts").exists()
     flat, _ = restored(workdir, "frozen")
-    features = concepts.load(runs / "whole" / "concepts").features
+    features = concept_bank.load(runs / "whole" / "concepts").features
     for m in MODALITIES:
         kept = flat[f"frozen/bank/{m}/features"]
         np.testing.assert_array_equal(kept, np.stack([features[m]] * 2))
@@ -421,7 +423,7 @@ def test_streamed_is_as_resident(more):
 def check_devices(folder, other):
     ours, theirs = folder / "whole", folder / other
     assert_close_lines(lines_of(ours), lines_of(theirs), TOLERANCE)
-    banks = [concepts.load(run / "concepts").features for run in (ours, theirs)]
+    banks = [concept_bank.load(run / "concepts").features for run in (ours, theirs)]
     for m in MODALITIES:
         np.testing.assert_allclose(banks[0][m], banks[1][m], atol=TOLERANCE)
 
@@ -440,7 +442,7 @@ def test_of_two_seeds_at_once_each_is_its_own_run(seed, more):
     ours = [line for line in lines_of(more / "seeds") if line["seed"] == seed]
     assert_close_lines(ours, lines_of(alone), TOLERANCE)
     banks = [
-        concepts.load(folder / "concepts").features
+        concept_bank.load(folder / "concepts").features
         for folder in (more / "seeds" / str(seed), alone)
     ]
     for m in MODALITIES:
@@ -466,7 +468,7 @@ def test_transfer_to_other_faces_without_training(runs, raw):
 
 
 def test_an_image_is_recognised_as_it_was_evaluated(runs, raw, tmp_path):
-    result = recognize.recognize(runs / "whole", raw / "faces" / "test_1.png", output=tmp_path)
+    result = inference.recognize(runs / "whole", raw / "faces" / "test_1.png", output=tmp_path)
     (prediction,) = result["predictions"]
     assert result["failed"] == [] and prediction["modalities"] == ["vision"]
     rows = {row["id"]: row for row in table(runs / "whole" / "eval" / "test.csv")}
@@ -478,7 +480,7 @@ def test_an_image_is_recognised_as_it_was_evaluated(runs, raw, tmp_path):
 
 def test_a_run_that_learns_alone_recognises_nothing(runs, raw, tmp_path):
     with pytest.raises(InputError) as error:
-        recognize.recognize(runs / "learn", raw / "faces" / "test_1.png", output=tmp_path)
+        inference.recognize(runs / "learn", raw / "faces" / "test_1.png", output=tmp_path)
     assert "\n" not in str(error.value) and str(runs / "learn") in str(error.value)
     assert not list(tmp_path.iterdir())
 

@@ -25,10 +25,10 @@ from conftest import (
     write_own,
 )
 
-from affectjax import evaluate, train
-from affectjax.data.pipeline import DataConfig, Dataset
+from affectjax.data.batches.dataset import DataConfig, Dataset
 from affectjax.runtime.checkpoints import Checkpoints
-from affectjax.store import Store
+from affectjax.training import evaluator, loop
+from affectjax.training.run_checkpoints import Store
 
 TOLERANCE = 1e-5
 
@@ -113,7 +113,7 @@ def test_metrics_jsonl_has_a_line_an_epoch_and_split(finished):
 def test_nan_is_null(tmp_path):
     # Two validation examples have at most two of the three classes.
     raw = write_own(tmp_path / "raw", sizes=SIZES | {"valid": 2})
-    train.train(toy_config(raw, stages__train__epochs=1), tmp_path / "w")
+    loop.train(toy_config(raw, stages__train__epochs=1), tmp_path / "w")
     line = strict((tmp_path / "w" / "metrics.jsonl").read_text().splitlines()[1])
     result = strict((tmp_path / "w" / "eval" / "valid.json").read_text())
     assert None in [line[f"recall/{name}"] for name in CLASSES]
@@ -169,7 +169,7 @@ def test_csv_has_a_row_an_example_and_a_column_a_class(finished, own):
 
 def test_scores_have_one_column(tmp_path, scores):
     config = toy_config(scores, stages__train__epochs=1, stages__train__select="mae")
-    result = train.train(config, tmp_path)
+    result = loop.train(config, tmp_path)
     with (tmp_path / "eval" / "test.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["id", "label", "prediction"]
@@ -211,7 +211,7 @@ def test_a_finished_run_says_so_and_touches_nothing(finished, own, tmp_path, sta
 
 
 def test_a_finished_run_gives_its_metrics_again(finished, own):
-    result = train.train(toy_config(own), finished)
+    result = loop.train(toy_config(own), finished)
     assert result == strict((finished / "eval" / "test.json").read_text())
 
 
@@ -219,19 +219,19 @@ def test_a_finished_run_gives_its_metrics_again(finished, own):
 
 
 def test_streamed_data_gives_the_same_numbers(finished, tmp_path, own):
-    train.train(toy_config(own, data__resident_mib=0.0), tmp_path)
+    loop.train(toy_config(own, data__resident_mib=0.0), tmp_path)
     assert_same_run(finished, tmp_path)
 
 
 def test_checkpoints_within_an_epoch_change_nothing(finished, tmp_path, own):
     # Two steps divide the four of an epoch: the last of them falls on the epoch's own.
     config = toy_config(own, data__resident_mib=0.0, train__checkpoint_steps=2)
-    train.train(config, tmp_path)
+    loop.train(config, tmp_path)
     assert_same_run(finished, tmp_path)
 
 
 def test_rare_checkpoints_change_nothing(finished, tmp_path, own):
-    train.train(toy_config(own, train__checkpoint_epochs=2), tmp_path)
+    loop.train(toy_config(own, train__checkpoint_epochs=2), tmp_path)
     assert_same_run(finished, tmp_path)
 
 
@@ -247,7 +247,7 @@ def test_padded_batches_give_the_mean_over_examples(tmp_path, own):
     norm = math.sqrt(sum(float((g**2).sum()) for g in jax.tree.leaves(gradient)))
     for size in (8, 30):
         workdir = tmp_path / str(size)
-        train.train(toy_config(own, stages__train__batch_size=size, **still), workdir)
+        loop.train(toy_config(own, stages__train__batch_size=size, **still), workdir)
         line = lines_of(workdir)[0]
         assert line["loss"] == pytest.approx(float(expected), rel=TOLERANCE)
     # One step of 29 examples and a row that only pads: its gradient is that of the whole part.
@@ -255,14 +255,14 @@ def test_padded_batches_give_the_mean_over_examples(tmp_path, own):
 
 
 def test_evaluation_does_not_depend_on_its_batch_size(finished, tmp_path, own):
-    train.train(toy_config(own, train__eval_batch_size=64), tmp_path)
+    loop.train(toy_config(own, train__eval_batch_size=64), tmp_path)
     assert_close_lines(lines_of(tmp_path), lines_of(finished))
 
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory, own):
     workdir = tmp_path_factory.mktemp("three")
-    return workdir, train.train(toy_config(own, seeds=(4, 0, 7)), workdir)
+    return workdir, loop.train(toy_config(own, seeds=(4, 0, 7)), workdir)
 
 
 def test_seeds_trained_together_are_each_their_own_run(three, tmp_path, own, finished):
@@ -272,7 +272,7 @@ def test_seeds_trained_together_are_each_their_own_run(three, tmp_path, own, fin
         alone = finished
         if seed:
             alone = tmp_path / str(seed)
-            train.train(toy_config(own, seed=seed), alone)
+            loop.train(toy_config(own, seed=seed), alone)
         ours = [line for line in lines_of(workdir) if line["seed"] == seed]
         assert_close_lines(ours, lines_of(alone))
         for path, x in restored(alone, "best")[0].items():
@@ -311,13 +311,13 @@ def test_a_seed_that_stops_early_stays_as_it_was(tmp_path, own):
         "stages__train__patience": 2,
         "optim__learning_rate": 0.1,
     }
-    train.train(toy_config(own, stages__train__epochs=12, **changes), tmp_path / "long")
+    loop.train(toy_config(own, stages__train__epochs=12, **changes), tmp_path / "long")
     last = {}
     for line in lines_of(tmp_path / "long"):
         last[line["seed"]] = line["epoch"]
     first = min(last.values())
     assert first < max(last.values())  # else this tests nothing
-    train.train(toy_config(own, stages__train__epochs=first + 1, **changes), tmp_path / "short")
+    loop.train(toy_config(own, stages__train__epochs=first + 1, **changes), tmp_path / "short")
     long, short = (restored(tmp_path / name)[0] for name in ("long", "short"))
     stopped = [s for s in last if last[s] == first]
     for path, x in short.items():
@@ -342,8 +342,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good(stream
         # The checkpoint after three steps of an epoch would be of the step that fails.
         changes |= {"data__resident_mib": 0.0, "train__checkpoint_steps": 3}
     # Step 6 counted from 0 is the seventh: the third of the second epoch.
-    with pytest.raises(train.NonFiniteLoss, match=r"stage 'train', step 7, seed 5"):
-        train.train(toy_config(own, **changes), tmp_path)
+    with pytest.raises(loop.NonFiniteLoss, match=r"stage 'train', step 7, seed 5"):
+        loop.train(toy_config(own, **changes), tmp_path)
     flat, meta = restored(tmp_path)
     for path, x in flat.items():
         if path.startswith(("state", "frozen")):
@@ -355,8 +355,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good(stream
 
 def test_an_enormous_rate_is_a_loss_that_is_not_finite(tmp_path, scores):
     config = toy_config(scores, optim__learning_rate=3e38, optim__clip_norm=0.0)
-    with pytest.raises(train.NonFiniteLoss, match=r"stage 'train', step \d, seed 0: the loss is"):
-        train.train(config, tmp_path)
+    with pytest.raises(loop.NonFiniteLoss, match=r"stage 'train', step \d, seed 0: the loss is"):
+        loop.train(config, tmp_path)
     strict((tmp_path / "config.json").read_text())
 
 
@@ -371,7 +371,7 @@ def test_the_average_of_the_parameters_is_what_counts(tmp_path, own):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Checkpoints, "save", note)
-        train.train(toy_config(own, **changes), tmp_path / "plain")
+        loop.train(toy_config(own, **changes), tmp_path / "plain")
     assert len(seen) >= STEPS and Checkpoints.save is save
     task, dataset = toy_of(own)
     expected = jax.jit(lambda key: task.init(key, dataset.zeros(2)))(jax.random.key(0))[0]
@@ -379,14 +379,14 @@ def test_the_average_of_the_parameters_is_what_counts(tmp_path, own):
     for x in seen[:STEPS]:
         expected = 0.5 * expected + 0.5 * x[0]
     config = toy_config(own, stages__train__epochs=1, optim__average_decay=0.5)
-    result = train.train(config, tmp_path / "averaged")
+    result = loop.train(config, tmp_path / "averaged")
     best = restored(tmp_path / "averaged", "best")[0]["params/head/kernel"]
     np.testing.assert_allclose(best[0], expected, atol=1e-6)
-    assert evaluate.evaluate(tmp_path / "averaged") == result
+    assert evaluator.evaluate(tmp_path / "averaged") == result
 
 
 def test_the_last_epoch_may_be_the_best(tmp_path, own):
-    train.train(toy_config(own, stages__train__select="last", optim__learning_rate=0.3), tmp_path)
+    loop.train(toy_config(own, stages__train__select="last", optim__learning_rate=0.3), tmp_path)
     assert restored(tmp_path, "best")[1]["epoch"] == [2]
     last = lines_of(tmp_path)[-1]
     assert strict((tmp_path / "eval" / "valid.json").read_text())["loss"] == last["loss"]
@@ -399,11 +399,11 @@ def test_the_last_epoch_may_be_the_best(tmp_path, own):
 def staged(tmp_path_factory, own):
     """A run of two stages, and one of the first of them alone."""
     both, first = (tmp_path_factory.mktemp(name) for name in ("both", "first"))
-    train.train(two_stages(own), both)
+    loop.train(two_stages(own), both)
     config = two_stages(own)
     with config.stages.unlocked():
         del config.stages["second"]
-    train.train(config, first)
+    loop.train(config, first)
     return both, first
 
 
@@ -459,9 +459,9 @@ def test_the_stages_draw_from_streams_of_their_own(staged):
 
 def test_a_stage_may_hand_over_more_parameters(tmp_path, own):
     """UMBEnet's second stage has a pool more, the supramodal system its concepts."""
-    result = train.train(two_stages(own, "grow"), tmp_path)
+    result = loop.train(two_stages(own, "grow"), tmp_path)
     assert evaluated(tmp_path)[0]["bias"].shape == (1, len(CLASSES))
-    again = evaluate.evaluate(tmp_path)
+    again = evaluator.evaluate(tmp_path)
     assert again == result
 
 

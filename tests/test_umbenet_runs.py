@@ -33,14 +33,15 @@ from conftest import (
     stop_at,
 )
 
-from affectjax import train, weights
-from affectjax.data import pipeline
+from affectjax import weights
+from affectjax.data.batches import dataset
 from affectjax.modalities import MODALITIES
 from affectjax.models import umbenet
 from affectjax.runtime.checkpoints import Checkpoints
 from affectjax.runtime.parallel import Engine
-from affectjax.store import Store
 from affectjax.tasks.umbenet import TURNS
+from affectjax.training import loop
+from affectjax.training.run_checkpoints import Store
 
 FILE = Path(__file__).parents[1] / "configs" / "umbenet.py"
 # Float32 sums in another order, grown over nine steps of Adam: more devices, three models at once.
@@ -146,7 +147,7 @@ def make_runs(folder, raw, runs):
         if stop is not None:
             stop_at(tiny(raw, **changes), folder / name, stop)
             shutil.copytree(folder / name, folder / f"{name}-stopped")
-        train.train(tiny(raw, **changes), folder / name)
+        loop.train(tiny(raw, **changes), folder / name)
         Engine.__init__ = make
     first = folder / next(iter(runs))
     shutil.copytree(first, folder / "again", ignore=shutil.ignore_patterns("eval"))
@@ -247,7 +248,7 @@ def test_the_pool_counts_each_example_once_an_epoch(whole):
     assert pool["epoch"].sum() == len(TRAIN) * K
     assert pool["turn"] == 6
     # Stage `unimodal` shows one modality a batch, in turn, to those that have it.
-    rows = pipeline.rows_of(pipeline.order(len(TRAIN), 0, 0, 0), BATCH, BATCH)
+    rows = dataset.rows_of(dataset.order(len(TRAIN), 0, 0, 0), BATCH, BATCH)
     expected = dict.fromkeys(MODALITIES, 0)
     for number, batch in enumerate(rows):
         shown = TURNS[number % 3]

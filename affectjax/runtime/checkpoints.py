@@ -1,6 +1,6 @@
 """Checkpoints through Orbax: written in the background, checked by checksum when read.
 
-Which ones a run has, and what lies in them, is said in `affectjax.store`.
+Which ones a run has, and what lies in them, is said in `affectjax.training.run_checkpoints`.
 """
 
 import functools

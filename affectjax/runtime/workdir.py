@@ -5,7 +5,7 @@ metrics.jsonl          one object a line; NaN as null
 tensorboard/           the same scalars
 standardization.npz    statistics of the training split
 checkpoints/           see `checkpoints.py`
-eval/                  see `affectjax/evaluate.py`
+eval/                  see `affectjax/training/evaluator.py`
 """
 
 import importlib.metadata

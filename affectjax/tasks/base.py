@@ -16,9 +16,9 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from affectjax.data.inputs import Inputs
+from affectjax.data.batches.inputs import Inputs
+from affectjax.data.batches.unpaired import Turns
 from affectjax.data.labels import LabelSpec
-from affectjax.data.unpaired import Turns
 from affectjax.errors import InputError
 from affectjax.runtime.configs import check_keys
 from affectjax.runtime.optim import OptimConfig

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from affectjax import metrics
-from affectjax.data.inputs import Features, Inputs
+from affectjax.data.batches.inputs import Features, Inputs
 from affectjax.errors import InputError
 from affectjax.modalities import chosen
 from affectjax.ops import losses

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from affectjax import train
-from affectjax.data import prepared, sets
-from affectjax.data.clip_planning import Storage
-from affectjax.data.inputs import encode as image_file
-from affectjax.data.tokens import Tokenizer
-from affectjax.encode import Encoding, encode
-from affectjax.train import Trainer
+from affectjax.data.batches.inputs import encode as image_file
+from affectjax.data.batches.tokenizer import Tokenizer
+from affectjax.data.prepare import prepared
+from affectjax.data.prepare.clip_planning import Storage
+from affectjax.data.raw import sets
+from affectjax.training import loop
+from affectjax.training.loop import Trainer
+from affectjax.weights.stored_features import Encoding, encode
 from configs import umbenet
 
 _EPOCHS = flags.DEFINE_integer("epochs", 3, "Epochs that are timed, after one that is not.")
@@ -115,7 +116,7 @@ def main(argv):
         medians = {}
         for name, source in (("frames", clips), ("features", encoded)):
             config = config_of(source, weights, 1 + _EPOCHS.value)
-            times = seconds(lambda c=config, n=name: train.train(c, folder / n))
+            times = seconds(lambda c=config, n=name: loop.train(c, folder / n))
             medians[name] = float(np.median(times[1:]))
             print(f"{name}: {medians[name]:.2f} s an epoch, the first {times[0]:.1f} s")
         print(f"frames / features: {medians['frames'] / medians['features']:.1f}")

@@ -10,7 +10,7 @@ from absl import app, flags
 from sklearn.linear_model import Ridge
 
 from affectjax import metrics
-from affectjax.data.pipeline import DataConfig, Dataset
+from affectjax.data.batches.dataset import DataConfig, Dataset
 
 _DIR = flags.DEFINE_string("dir", None, "A file or folder of the data set `mosi`.", required=True)
 

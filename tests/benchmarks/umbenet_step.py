@@ -35,9 +35,9 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from affectjax.data.inputs import Frames, Inputs, Text, Waveform
+from affectjax.data.batches.inputs import Frames, Inputs, Text, Waveform
+from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.labels import LabelSpec
-from affectjax.data.tokens import Tokenizer
 from affectjax.runtime import optim, steps
 from affectjax.runtime.configs import section
 from affectjax.runtime.optim import OptimConfig

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from affectjax.data import sets
-from affectjax.data.readers import Ledger
+from affectjax.data.raw import sets
+from affectjax.data.raw.readers import Ledger
 
 DFEW = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
 MAFW = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise", "contempt")

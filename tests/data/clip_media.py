@@ -4,7 +4,7 @@ import csv
 
 import media_files
 
-from affectjax.data import inputs
+from affectjax.data.batches import inputs
 
 HEADER = ("id", "split", "label", "video", "audio", "text")
 ROWS = (

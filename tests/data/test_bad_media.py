@@ -10,9 +10,10 @@ import pytest
 from clip_layouts import own
 from unpaired_layouts import iemocap, image, meld, rafdb, sound, write
 
-from affectjax.data import inputs, prepared
-from affectjax.data.clip_planning import Storage
-from affectjax.data.pipeline import DataConfig, Dataset
+from affectjax.data.batches import inputs
+from affectjax.data.batches.dataset import DataConfig, Dataset
+from affectjax.data.prepare import prepared
+from affectjax.data.prepare.clip_planning import Storage
 from affectjax.errors import InputError
 
 SIZE = 24

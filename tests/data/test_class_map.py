@@ -5,11 +5,11 @@ import logging as std_logging
 import numpy as np
 import pytest
 
-from affectjax.data.config import DataConfig
+from affectjax.data.batches.config import DataConfig
+from affectjax.data.batches.dataset import Dataset
+from affectjax.data.batches.splits import Parts
 from affectjax.data.labels import LabelSpec
-from affectjax.data.parts import Parts
-from affectjax.data.pipeline import Dataset
-from affectjax.data.prepared import Index
+from affectjax.data.prepare.prepared import Index
 from affectjax.errors import InputError
 
 FACES = LabelSpec("class", ("happy", "contempt", "sad", "neutral", "surprise"))

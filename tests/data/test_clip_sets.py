@@ -18,8 +18,8 @@ from clip_layouts import (
 )
 from feature_layouts import REALDATA
 
-from affectjax.data import sets
-from affectjax.data.readers import Ledger
+from affectjax.data.raw import sets
+from affectjax.data.raw.readers import Ledger
 from affectjax.errors import InputError
 
 

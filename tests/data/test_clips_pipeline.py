@@ -12,18 +12,20 @@ import pytest
 from clip_media import raw_files
 from conftest import write_own
 
-from affectjax.data import inputs as inputs_lib
-from affectjax.data import missing, records, sets
-from affectjax.data.clips import Clip
-from affectjax.data.inputs import Inputs
+from affectjax.data.batches import inputs as inputs_lib
+from affectjax.data.batches import missing
+from affectjax.data.batches.dataset import DataConfig, Dataset
+from affectjax.data.batches.inputs import Inputs
+from affectjax.data.batches.tokenizer import Tokenizer
+from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
-from affectjax.data.pipeline import DataConfig, Dataset
+from affectjax.data.prepare import records
+from affectjax.data.raw import sets
 from affectjax.data.synth import views
-from affectjax.data.tokens import Tokenizer
 from affectjax.errors import InputError
-from affectjax.feeds import Feed
 from affectjax.modalities import MODALITIES
 from affectjax.runtime.parallel import Engine
+from affectjax.training.device_data import Feed
 
 SPEC = LabelSpec("class", ("calm", "glad", "sad"))
 FRAMES = 4
@@ -60,7 +62,7 @@ def usual():
 def module(clips, spec=SPEC):
     """Returns a data set made by code that has these clips."""
     return types.SimpleNamespace(
-        __name__="affectjax.data.sets.made",
+        __name__="affectjax.data.raw.sets.made",
         LABELS=spec,
         GROUP=r"^(s\d+)_",
         VIEWS=("clips",),

@@ -12,11 +12,14 @@ import pytest
 import tensorflow_datasets as tfds
 from clip_media import ROWS, raw_files, table
 
-from affectjax.data import clip_doctor, clip_writing, faces, inputs, media, prepared, sets
-from affectjax.data.builders import clips as builder
-from affectjax.data.clip_planning import Storage
-from affectjax.data.clips import Clip
+from affectjax.data.batches import inputs
+from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
+from affectjax.data.media import decoding, faces
+from affectjax.data.prepare import clip_doctor, clip_writing, prepared
+from affectjax.data.prepare.builders import clips as builder
+from affectjax.data.prepare.clip_planning import Storage
+from affectjax.data.raw import sets
 from affectjax.errors import InputError
 
 PLAIN = Storage(image_size=24, detector="none", image_encoding="png")
@@ -60,7 +63,7 @@ def test_every_kind_of_file(stored, raw):
     assert not decoded[:, :3].any() and not decoded[:, -3:].any() and decoded[1:, 3:-3].all()
     # A sound of its own wins; a silent video and pictures have none.
     assert abs(len(whole["audio"]) - 8000) < 1100 and whole["audio"].dtype == np.int16
-    np.testing.assert_array_equal(mute["audio"], inputs.quantize(media.audio(raw / "tone.wav")))
+    np.testing.assert_array_equal(mute["audio"], inputs.quantize(decoding.audio(raw / "tone.wav")))
     assert len(mute["audio"]) == 8000 and len(pictures["audio"]) == 0
     assert [x["transcript"] for x in (whole, mute, pictures)] == ["What a day!", "", "Well."]
     assert [int(x["label"]) for x in (whole, mute, pictures)] == [0, 1, 0]
@@ -137,7 +140,7 @@ def made(monkeypatch, clips, spec=TWO, **attributes):
     """Installs a data set that lists these clips."""
 
     class Module:
-        __name__ = "affectjax.data.sets.made"
+        __name__ = "affectjax.data.raw.sets.made"
         LABELS = spec
         GROUP = r"^(.+?)_"
 

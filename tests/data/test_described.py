@@ -7,10 +7,10 @@ import chex
 import numpy as np
 import pytest
 
-from affectjax.data import described
-from affectjax.data.inputs import Features, Frames, Inputs, Text, Waveform
+from affectjax.data.batches import saved_inputs
+from affectjax.data.batches.inputs import Features, Frames, Inputs, Text, Waveform
+from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.labels import LabelSpec
-from affectjax.data.tokens import Tokenizer
 from affectjax.errors import InputError
 
 SPEC = LabelSpec("class", ("calm", "glad", "sad"))
@@ -41,8 +41,8 @@ def records():
 
 
 def again(inputs, folder):
-    described.save(inputs, folder)
-    return described.load(folder)
+    saved_inputs.save(inputs, folder)
+    return saved_inputs.load(folder)
 
 
 def test_clips_come_back(tmp_path):
@@ -80,7 +80,7 @@ def test_labels_come_back(spec, tmp_path):
 
 
 def test_a_second_save_is_what_counts(tmp_path):
-    described.save(sequences(LabelSpec("score")), tmp_path)
+    saved_inputs.save(sequences(LabelSpec("score")), tmp_path)
     assert again(sequences(), tmp_path).spec == SPEC
 
 
@@ -119,13 +119,13 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
 def test_what_is_damaged_is_refused(damage, tmp_path):
-    described.save(clips(), tmp_path)
+    saved_inputs.save(clips(), tmp_path)
     damage(tmp_path)
     with pytest.raises(InputError) as error:
-        described.load(tmp_path)
+        saved_inputs.load(tmp_path)
     assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
 
 
 def test_no_workdir(tmp_path):
     with pytest.raises(InputError, match=r"nowhere: inputs\.json, .* is missing or damaged"):
-        described.load(tmp_path / "nowhere")
+        saved_inputs.load(tmp_path / "nowhere")

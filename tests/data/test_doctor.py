@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from feature_layouts import steps
 
-from affectjax.data import doctor
-from affectjax.data.features import FeatureSet, Sequences, Split
 from affectjax.data.labels import LabelSpec
+from affectjax.data.prepare import doctor
+from affectjax.data.sequences import FeatureSet, Sequences, Split
 
 SCORE = LabelSpec("score", low=-3.0, high=3.0)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tiny_onnx
 
-from affectjax.data import faces, media
+from affectjax.data.media import decoding, faces
 from affectjax.errors import InputError
 
 
@@ -175,8 +175,8 @@ def test_cascade_finds_three_faces_the_largest_first():
     face = astronaut[30:190, 140:300]
     wide = np.full((260, 520, 3), 128, np.uint8)
     wide[50:210, 10:170] = face
-    wide[60:180, 180:300] = media.fit(face, 120, 120)
-    wide[70:170, 380:480] = media.fit(face, 100, 100)
+    wide[60:180, 180:300] = decoding.fit(face, 120, 120)
+    wide[70:170, 380:480] = decoding.fit(face, 100, 100)
     found = faces.detector("cascade").detect(wide)
     assert len(found) == 3
     middle = found[:, 0] + found[:, 2] / 2

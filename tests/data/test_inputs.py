@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from affectjax.data import inputs
-from affectjax.data.inputs import Features, Frames, Inputs, Text, Waveform
+from affectjax.data.batches import inputs
+from affectjax.data.batches.inputs import Features, Frames, Inputs, Text, Waveform
 from affectjax.data.labels import LabelSpec
 from affectjax.errors import InputError
 

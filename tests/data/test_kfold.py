@@ -9,10 +9,10 @@ from clip_media import HEADER, table
 from conftest import write_own
 from test_class_map import FACES, SCORES, Stored
 
-from affectjax.data.config import DataConfig
-from affectjax.data.parts import Parts, deal, share
-from affectjax.data.pipeline import Dataset
-from affectjax.data.tokens import Tokenizer
+from affectjax.data.batches.config import DataConfig
+from affectjax.data.batches.dataset import Dataset
+from affectjax.data.batches.splits import Parts, deal, share
+from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.errors import InputError
 
 ROLES = ("train", "valid", "test")

@@ -6,7 +6,7 @@ import media_files as files
 import numpy as np
 import pytest
 
-from affectjax.data import containers, media
+from affectjax.data.media import containers, decoding
 from affectjax.errors import InputError
 
 CODECS = {"a.mp4": "libx264", "a.avi": "mpeg4", "a.mkv": "libx264", "a.webm": "libvpx"}
@@ -33,12 +33,12 @@ def greys(count):
     ],
 )
 def test_middles(total, count, expected):
-    assert media.middles(total, count) == expected
+    assert decoding.middles(total, count) == expected
 
 
 def test_middles_needs_a_count():
     with pytest.raises(InputError, match="number of frames is 0; allowed: 1 or more"):
-        media.middles(5, 0)
+        decoding.middles(5, 0)
 
 
 # Images
@@ -49,10 +49,10 @@ def test_image_is_rgb_whatever_was_stored(tmp_path):
     red[..., 2] = 200  # OpenCV's order is BGR
     for name in ("a.png", "a.bmp"):
         cv2.imwrite(str(tmp_path / name), red)
-        assert media.image(tmp_path / name).tolist() == red[..., ::-1].tolist()
+        assert decoding.image(tmp_path / name).tolist() == red[..., ::-1].tolist()
     cv2.imwrite(str(tmp_path / "grey.PNG"), red[..., 2])
-    assert (media.frames(tmp_path / "grey.PNG", 16) == 200).all()
-    assert media.frames(tmp_path / "grey.PNG", 16).shape == (1, 6, 8, 3)
+    assert (decoding.frames(tmp_path / "grey.PNG", 16) == 200).all()
+    assert decoding.frames(tmp_path / "grey.PNG", 16).shape == (1, 6, 8, 3)
 
 
 def test_image_is_turned_by_its_exif_orientation(tmp_path):
@@ -66,7 +66,9 @@ def test_image_is_turned_by_its_exif_orientation(tmp_path):
     exif = b"Exif\x00\x00" + tiff
     head = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
     (tmp_path / "a.jpg").write_bytes(jpeg[:2] + head + jpeg[2:])
-    turned = media.image(tmp_path / "a.jpg")  # orientation 6: show it turned 90 degrees clockwise
+    turned = decoding.image(
+        tmp_path / "a.jpg"
+    )  # orientation 6: show it turned 90 degrees clockwise
     assert turned.shape == (32, 16, 3)
     assert turned[:, 12:].min() > 240 and turned[:, :4].max() < 15
 
@@ -77,14 +79,14 @@ def test_folder_in_natural_order_without_hidden_and_other_files(tmp_path):
     cv2.imwrite(str(tmp_path / ".frame0.png"), files.grey(20))
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "frame3").mkdir()
-    assert files.number(media.folder(tmp_path, 16)) == [0, 1, 2, 3]
-    assert files.number(media.frames(tmp_path, 2)) == [1, 3]
+    assert files.number(decoding.folder(tmp_path, 16)) == [0, 1, 2, 3]
+    assert files.number(decoding.frames(tmp_path, 2)) == [1, 3]
 
 
 def test_folder_of_mixed_sizes_is_fitted_to_the_first(tmp_path):
     cv2.imwrite(str(tmp_path / "1.png"), files.grey(30, 20, 40))
     cv2.imwrite(str(tmp_path / "2.png"), files.grey(30, 40, 40))
-    found = media.folder(tmp_path, 4)
+    found = decoding.folder(tmp_path, 4)
     assert found.shape == (2, 20, 40, 3)
     assert (found[0] == 240).all()
     assert (found[1, :, 10:30] == 240).all() and not found[1, :, :10].any()
@@ -94,11 +96,11 @@ def test_folder_of_mixed_sizes_is_fitted_to_the_first(tmp_path):
 def test_fit_averages_areas_and_keeps_the_aspect_ratio():
     x = np.zeros((4, 8, 3), np.uint8)
     x[::2] = 100
-    small = media.fit(x, 4, 4)
+    small = decoding.fit(x, 4, 4)
     assert small[1:3].tolist() == np.full((2, 4, 3), 50).tolist()
     assert not small[0].any() and not small[3].any()
-    assert media.fit(x, 4, 8) is x
-    large = media.fit(np.full((2, 2, 3), 7, np.uint8), 4, 10)
+    assert decoding.fit(x, 4, 8) is x
+    large = decoding.fit(np.full((2, 2, 3), 7, np.uint8), 4, 10)
     assert (large[:, 3:7] == 7).all() and large.sum() == 7 * 4 * 4 * 3
 
 
@@ -108,24 +110,24 @@ def test_fit_averages_areas_and_keeps_the_aspect_ratio():
 @pytest.mark.parametrize("name", CODECS)
 def test_video_takes_the_middle_of_each_segment(tmp_path, name):
     path = files.write(tmp_path / name, greys(30), codec=CODECS[name], options=GOP)
-    found = media.video(path, 3)
+    found = decoding.video(path, 3)
     assert found.shape == (3, 48, 64, 3) and found.dtype == np.uint8
     assert files.number(found) == [5, 15, 25]
-    assert files.number(media.frames(path, 64)) == list(range(30))
-    assert media.has_video(path) and media.audio(path) is None
-    assert media.duration(path) == pytest.approx(3.0, abs=0.11)
+    assert files.number(decoding.frames(path, 64)) == list(range(30))
+    assert decoding.has_video(path) and decoding.audio(path) is None
+    assert decoding.duration(path) == pytest.approx(3.0, abs=0.11)
 
 
 def test_video_of_one_frame(tmp_path):
     path = files.write(tmp_path / "a.mp4", greys(1))
-    assert media.video(path, 16).shape == (1, 48, 64, 3)
-    assert media.timeline(path, 16, 0.0, 5.0).frames.shape == (1, 48, 64, 3)
+    assert decoding.video(path, 16).shape == (1, 48, 64, 3)
+    assert decoding.timeline(path, 16, 0.0, 5.0).frames.shape == (1, 48, 64, 3)
 
 
 def test_video_of_variable_rate_counts_frames_not_seconds(tmp_path):
     times = [0, 1, 2, 3, 50, 100]
     path = files.write(tmp_path / "a.mp4", greys(6), times=times)
-    assert files.number(media.video(path, 3)) == [1, 3, 5]
+    assert files.number(decoding.video(path, 3)) == [1, 3, 5]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,7 @@ def test_video_is_turned_as_the_container_says(tmp_path, matrix, turns):
     picture = np.zeros((48, 64, 3), np.uint8)
     picture[:16] = 255
     path = files.turn(files.write(tmp_path / "a.mp4", [picture] * 2), *matrix)
-    found = media.video(path, 1)[0]
+    found = decoding.video(path, 1)[0]
     assert np.abs(found.astype(int) - np.rot90(picture, turns)).mean() < 3
     assert np.array_equal(found, cv2.VideoCapture(str(path)).read()[1][..., ::-1])
 
@@ -145,8 +147,8 @@ def test_video_counts_what_decodes_when_the_number_of_packets_is_wrong(tmp_path)
     for place in (0, 2, 3, 7):
         blocks.insert(place, b"garbage" * 20)
     path = files.packets(tmp_path / "a.mkv", "mjpeg", blocks)
-    assert files.number(media.video(path, 3)) == [1, 3, 5]
-    assert files.number(media.video(path, 16)) == [0, 1, 2, 3, 4, 5]
+    assert files.number(decoding.video(path, 3)) == [1, 3, 5]
+    assert files.number(decoding.video(path, 16)) == [0, 1, 2, 3, 4, 5]
 
 
 def test_video_that_changes_size_keeps_that_of_its_first_frame(tmp_path):
@@ -155,7 +157,7 @@ def test_video_that_changes_size_keeps_that_of_its_first_frame(tmp_path):
         for i, size in enumerate([(48, 64), (24, 32)])
     ]
     path = files.packets(tmp_path / "a.mkv", "mjpeg", blocks)
-    found = media.video(path, 4)
+    found = decoding.video(path, 4)
     assert found.shape == (2, 48, 64, 3) and files.number(found) == [1, 2]
 
 
@@ -163,20 +165,20 @@ def test_video_cut_in_the_middle_gives_the_frames_before_the_cut(tmp_path):
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (30, 48, 64, 3), np.uint8)  # so that each frame has its bytes
     path = files.write(tmp_path / "a.mkv", noise, codec="mjpeg")
-    whole = media.video(path, 64)
+    whole = decoding.video(path, 64)
     data = path.read_bytes()
     (tmp_path / "cut.mkv").write_bytes(data[: len(data) * 6 // 10])
-    found = media.video(tmp_path / "cut.mkv", 64)
+    found = decoding.video(tmp_path / "cut.mkv", 64)
     assert 12 <= len(found) <= 18
     assert np.array_equal(found[:12], whole[:12])
-    assert media.duration(tmp_path / "cut.mkv") == pytest.approx(len(found) / 10, abs=0.11)
-    assert np.array_equal(media.video(tmp_path / "cut.mkv", 1)[0], found[len(found) // 2])
+    assert decoding.duration(tmp_path / "cut.mkv") == pytest.approx(len(found) / 10, abs=0.11)
+    assert np.array_equal(decoding.video(tmp_path / "cut.mkv", 1)[0], found[len(found) // 2])
 
 
 def test_video_never_holds_all_frames(tmp_path):
     path = files.write(tmp_path / "a.mp4", [files.grey(i % 30, 120, 160) for i in range(200)])
     tracemalloc.start()
-    assert len(media.video(path, 4)) == 4
+    assert len(decoding.video(path, 4)) == 4
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 20 * 120 * 160 * 3
@@ -203,7 +205,7 @@ def test_audio_is_mono_16_khz_at_its_own_level(tmp_path, name):
     how = {"sound_rate": 16000, "layout": "mono", **SOUNDS[name]}
     wave = files.tone(1.5, how["sound_rate"])
     path = files.write(tmp_path / name, sound=np.stack([wave] * CHANNELS[how["layout"]]), **how)
-    found = media.audio(path)
+    found = decoding.audio(path)
     assert found.dtype == np.float32 and found.ndim == 1
     assert len(found) == pytest.approx(1.5 * 16000, rel=0.04)  # the codecs fill their last packet
     middle = found[4000:20000]
@@ -211,16 +213,16 @@ def test_audio_is_mono_16_khz_at_its_own_level(tmp_path, name):
     assert np.argmax(np.abs(np.fft.rfft(middle))) == 440  # 16000 samples: one hertz a bin
     if name not in ("a.mp3", "a.mp4"):
         np.testing.assert_allclose(middle, files.tone(1.5, 16000)[4000:20000], atol=0.008)
-    assert not media.has_video(path)
-    assert media.duration(path) == pytest.approx(1.5, abs=0.06)
-    np.testing.assert_array_equal(media.audio(path, 0.25), found[:4000])
+    assert not decoding.has_video(path)
+    assert decoding.duration(path) == pytest.approx(1.5, abs=0.06)
+    np.testing.assert_array_equal(decoding.audio(path, 0.25), found[:4000])
 
 
 def test_audio_of_16_khz_is_exact(tmp_path):
     values = np.array([0, 1, -1, 32767, -32768, 12345], np.int16)
     wave = np.resize(values, 3000).astype(np.float32) / 32768
     path = files.write(tmp_path / "a.wav", sound=wave, sound_codec="pcm_s16le", form="s16")
-    np.testing.assert_array_equal(media.audio(path), wave)
+    np.testing.assert_array_equal(decoding.audio(path), wave)
 
 
 def test_audio_cut_in_the_middle_gives_what_stands_before_the_cut(tmp_path):
@@ -228,9 +230,9 @@ def test_audio_cut_in_the_middle_gives_what_stands_before_the_cut(tmp_path):
         path = files.write(
             tmp_path / name, sound=files.tone(2, 16000), sound_codec=codec, form=form
         )
-        whole = media.audio(path)
+        whole = decoding.audio(path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        found = media.audio(path)
+        found = decoding.audio(path)
         assert len(found) == pytest.approx(len(whole) / 2, rel=0.15)
         np.testing.assert_array_equal(found[:12000], whole[:12000])
 
@@ -239,10 +241,10 @@ def test_audio_mixes_channels_without_clipping(tmp_path):
     left = np.stack([np.full(3000, 1.0), np.zeros(3000)]).astype(np.float32)
     both = np.ones((2, 3000), np.float32)
     how = {"sound_codec": "pcm_f32le", "form": "flt", "layout": "stereo"}
-    assert media.audio(files.write(tmp_path / "l.wav", sound=left, **how))[1500] == 0.5
-    assert media.audio(files.write(tmp_path / "b.wav", sound=both, **how))[1500] == 1.0
+    assert decoding.audio(files.write(tmp_path / "l.wav", sound=left, **how))[1500] == 0.5
+    assert decoding.audio(files.write(tmp_path / "b.wav", sound=both, **how))[1500] == 1.0
     loud = files.write(tmp_path / "c.wav", sound=3 * both, **how)
-    assert media.audio(loud).max() == 1.0
+    assert decoding.audio(loud).max() == 1.0
 
 
 def test_audio_that_changes_its_format_midway(tmp_path):
@@ -254,7 +256,7 @@ def test_audio_that_changes_its_format_midway(tmp_path):
         data = path.read_bytes()
         parts.append(data[10 + int.from_bytes(data[6:10], "big") :])  # without the tag
     (tmp_path / "both.mp3").write_bytes(b"".join(parts))
-    found = media.audio(tmp_path / "both.mp3")
+    found = decoding.audio(tmp_path / "both.mp3")
     assert len(found) == pytest.approx(32000, rel=0.08)
     for part in (found[4000:12000], found[20000:28000]):
         assert np.argmax(np.abs(np.fft.rfft(part))) == 220  # 8000 samples: two hertz a bin
@@ -265,13 +267,13 @@ def test_audio_that_is_no_number_and_audio_that_does_not_decode(tmp_path):
     wave[100] = np.nan
     path = files.write(tmp_path / "a.wav", sound=wave, sound_codec="pcm_f32le", form="flt")
     with pytest.raises(InputError, match=r"a\.wav: its sound holds samples that are not finite"):
-        media.audio(path)
+        decoding.audio(path)
     path = files.write(
         tmp_path / "a.mkv", sound=files.tone(0.5, 16000), sound_codec="flac", form="s16"
     )
     path.write_bytes(path.read_bytes().replace(b"A_FLAC", b"A_FLAX"))
     with pytest.raises(InputError, match=r"a\.mkv: no sample of its sound can be decoded"):
-        media.audio(path)
+        decoding.audio(path)
 
 
 def test_a_cover_picture_is_no_video(tmp_path):
@@ -286,10 +288,10 @@ def test_a_cover_picture_is_no_video(tmp_path):
             container.mux(audio.encode(frame))
     with av.open(str(tmp_path / "a.mp3")) as container:
         assert len(container.streams.video) == 1
-    assert not media.has_video(tmp_path / "a.mp3")
-    assert len(media.audio(tmp_path / "a.mp3")) > 15000
+    assert not decoding.has_video(tmp_path / "a.mp3")
+    assert len(decoding.audio(tmp_path / "a.mp3")) > 15000
     with pytest.raises(InputError, match="has no video stream"):
-        media.video(tmp_path / "a.mp3", 4)
+        decoding.video(tmp_path / "a.mp3", 4)
 
 
 # Stretches
@@ -316,15 +318,15 @@ def talk(request, tmp_path_factory):
 
 def test_timeline_gives_frames_and_sound_of_the_stretch(talk, monkeypatch):
     late = 1 if talk.suffix == ".avi" else 0  # its first frame has the time of the second
-    found = media.timeline(talk, 16, 1.45, 2.45)
+    found = decoding.timeline(talk, 16, 1.45, 2.45)
     assert files.number(found.frames) == [i - late for i in range(15, 25)]
-    assert files.number(media.timeline(talk, 2, 1.45, 2.45).frames) == [17 - late, 22 - late]
+    assert files.number(decoding.timeline(talk, 2, 1.45, 2.45).frames) == [17 - late, 22 - late]
     assert len(found.audio) == 16000
     loud, quiet = found.audio[1000:7000], found.audio[10000:]
     assert np.sqrt(2 * np.mean(loud**2)) == pytest.approx(0.5, rel=0.06)
     assert np.abs(quiet).max() < 0.05
     monkeypatch.setattr(containers, "_seek", lambda *_: False)
-    slow = media.timeline(talk, 16, 1.45, 2.45)
+    slow = decoding.timeline(talk, 16, 1.45, 2.45)
     assert np.array_equal(slow.frames, found.frames)
     lag = 400 if talk.suffix == ".avi" else 40  # an avi does not tell of the encoder's delay
     for heard in (found.audio, slow.audio):  # the tone ends at two seconds
@@ -337,12 +339,12 @@ def test_timeline_decodes_from_the_key_frame_before(talk, monkeypatch):
     monkeypatch.setattr(
         containers, "_decode", lambda c, s: (decoded.append(s.type) or f for f in plain(c, s))
     )
-    media.timeline(talk, 1, 2.5, 2.6)
+    decoding.timeline(talk, 1, 2.5, 2.6)
     assert decoded.count("video") < 15 and decoded.count("audio") < 80
 
 
 def test_timeline_past_the_end(talk):
-    found = media.timeline(talk, 4, 50.0, 51.0)
+    found = decoding.timeline(talk, 4, 50.0, 51.0)
     assert files.number(found.frames) == [29]  # a player goes on showing it
     assert found.audio is None
 
@@ -351,29 +353,31 @@ def test_timeline_places_samples_exactly(tmp_path):
     path = files.write(
         tmp_path / "a.wav", sound=NUMBERED[:32000], sound_codec="pcm_s16le", form="s16"
     )
-    found = media.timeline(path, 4, 0.5, 1.25)
+    found = decoding.timeline(path, 4, 0.5, 1.25)
     assert found.frames is None
     np.testing.assert_array_equal(found.audio, NUMBERED[8000:20000])
-    np.testing.assert_array_equal(media.timeline(path, 4, 1.75, 9.0).audio, NUMBERED[28000:32000])
+    np.testing.assert_array_equal(
+        decoding.timeline(path, 4, 1.75, 9.0).audio, NUMBERED[28000:32000]
+    )
 
 
 def test_timeline_shows_the_last_frame_where_no_new_one_comes(tmp_path):
     path = files.write(tmp_path / "a.mkv", greys(3), times=[0, 10, 90], codec="mjpeg")
-    assert files.number(media.timeline(path, 4, 4.0, 5.0).frames) == [1]
-    assert files.number(media.timeline(path, 4, 0.5, 9.5).frames) == [1, 2]
+    assert files.number(decoding.timeline(path, 4, 4.0, 5.0).frames) == [1]
+    assert files.number(decoding.timeline(path, 4, 0.5, 9.5).frames) == [1, 2]
 
 
 def test_timeline_keeps_sound_and_picture_together(tmp_path):
     wave = np.full(16000, 0.5, np.float32)
     how = {"sound_codec": "pcm_s16le", "form": "s16", "sound_start": 1.0}
     path = files.write(tmp_path / "a.mkv", greys(20), wave, codec="mjpeg", **how)
-    found = media.timeline(path, 4, 0.75, 1.25).audio  # the sound begins at one second
+    found = decoding.timeline(path, 4, 0.75, 1.25).audio  # the sound begins at one second
     assert len(found) == 8000
     assert not found[:3950].any() and found[4050:].min() == 0.5
-    assert media.timeline(path, 4, 0.0, 0.5).audio is None
-    assert len(media.audio(path)) == 16000
+    assert decoding.timeline(path, 4, 0.0, 0.5).audio is None
+    assert len(decoding.audio(path)) == 16000
     with pytest.raises(InputError, match="allowed: 0 <= start < end"):
-        media.timeline(path, 4, 2.0, 2.0)
+        decoding.timeline(path, 4, 2.0, 2.0)
 
 
 # Bad files
@@ -405,13 +409,13 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         ("blank.mkv", "no frame of its video stream can be decoded"),
     ):
         with pytest.raises(InputError, match=rf"{name}: .*{words}"):
-            media.frames(tmp_path / name, 4)
-    for call in (media.audio, media.duration):
+            decoding.frames(tmp_path / name, 4)
+    for call in (decoding.audio, decoding.duration):
         for name in ("none.mp4", "empty.mp4", "cut.mp4", "text.txt", "nothing"):
             with pytest.raises(InputError, match=name):
                 call(tmp_path / name)
     with pytest.raises(InputError, match="no such folder"):
-        media.folder(tmp_path / "none", 4)
+        decoding.folder(tmp_path / "none", 4)
 
 
 def test_a_playlist_opens_nothing_else(tmp_path):
@@ -420,13 +424,13 @@ def test_a_playlist_opens_nothing_else(tmp_path):
     (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile a.mp4\n")
     for name in ("list.m3u8", "list.mp4"):
         with pytest.raises(InputError, match="cannot be read as video or sound"):
-            media.video(tmp_path / name, 4)
+            decoding.video(tmp_path / name, 4)
 
 
 def test_names_and_tags_in_any_encoding(tmp_path):
     path = files.write(tmp_path / "concat:été 100%d.mkv", greys(3), metadata={"title": "déjà"})
     path.write_bytes(path.read_bytes().replace("déjà".encode(), b"d\xe9j\xe0vu"))
-    assert len(media.video(path, 4)) == 3
+    assert len(decoding.video(path, 4)) == 3
     cv2.imwrite(str(tmp_path / "a.png"), files.grey(4))
     (tmp_path / "a.png").rename(tmp_path / "été.png")
-    assert files.number(media.image(tmp_path / "été.png")) == 4
+    assert files.number(decoding.image(tmp_path / "été.png")) == 4

@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import pytest
 
-from affectjax.data import missing
+from affectjax.data.batches import missing
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 

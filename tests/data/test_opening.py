@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from affectjax.data.opening import open_all
-from affectjax.data.pipeline import DataConfig
+from affectjax.data.batches.dataset import DataConfig
+from affectjax.data.batches.open_datasets import open_all
 from affectjax.errors import InputError
 
 

@@ -3,9 +3,9 @@ import json
 import pytest
 from clip_layouts import frames, listed, own, touch
 
-from affectjax.data import sets
 from affectjax.data.labels import LabelSpec
-from affectjax.data.readers import Ledger
+from affectjax.data.raw import sets
+from affectjax.data.raw.readers import Ledger
 from affectjax.errors import InputError
 
 GOOD = ("good", "train", "happy", "a.mp4", "", "")

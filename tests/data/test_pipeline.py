@@ -8,8 +8,8 @@ import pytest
 from conftest import DIMS, SIZES, write_own
 from feature_layouts import plain, steps
 
-from affectjax.data import pipeline
-from affectjax.data.pipeline import DataConfig, Dataset
+from affectjax.data.batches import dataset as pipeline
+from affectjax.data.batches.dataset import DataConfig, Dataset
 from affectjax.errors import InputError
 
 

@@ -9,9 +9,10 @@ import pytest
 import tensorflow_datasets as tfds
 from feature_layouts import REALDATA, csd, dump, mmsa, mult_split, plain, steps
 
-from affectjax.data import prepared, readers, sets, writing
-from affectjax.data.builders import feature_sequences
-from affectjax.data.features import FeatureSet, Sequences, Split
+from affectjax.data.prepare import prepared, writing
+from affectjax.data.prepare.builders import feature_sequences
+from affectjax.data.raw import readers, sets
+from affectjax.data.sequences import FeatureSet, Sequences, Split
 from affectjax.errors import InputError
 
 
@@ -225,7 +226,7 @@ def test_own_plain_folder(tmp_path):
 
 def test_a_data_set_made_by_code(tmp_path, monkeypatch):
     class Module:
-        __name__ = "affectjax.data.sets.made"
+        __name__ = "affectjax.data.raw.sets.made"
         LABELS = sets.get("mosi").LABELS
 
         @staticmethod

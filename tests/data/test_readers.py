@@ -16,8 +16,8 @@ from feature_layouts import (
     steps,
 )
 
-from affectjax.data import readers, sets
 from affectjax.data.labels import LabelSpec, infer
+from affectjax.data.raw import readers, sets
 from affectjax.errors import InputError
 
 SCORE = LabelSpec("score", low=-3.0, high=3.0)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from affectjax.data.labels import LabelSpec
-from affectjax.data.sets import affect_synth
+from affectjax.data.raw.sets import affect_synth
 from affectjax.data.synth import face, measure, probe, script, sentences, views, voice
 from affectjax.errors import InputError
 

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from affectjax.data.tokens import Tokenizer
+from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.errors import InputError
 
 TEXTS = [

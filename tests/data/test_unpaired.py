@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 import pytest
 
-from affectjax.data.unpaired import Turns, rows
+from affectjax.data.batches.unpaired import Turns, rows
 
 NAMES = ("vision", "text", "audio")
 CYCLES = [(1, "batches"), (10, "batches"), (1, "epochs"), (2, "epochs"), (5, "epochs")]

@@ -10,9 +10,11 @@ from feature_layouts import REALDATA
 from unpaired_layouts import affectnet_arrays, affectnet_tables, iemocap, meld, rafdb, write
 
 from affectjax import emotions
-from affectjax.data import clip_planning, inputs, planning, prepared, sets
-from affectjax.data.clip_planning import Storage
-from affectjax.data.readers import Ledger
+from affectjax.data.batches import inputs
+from affectjax.data.prepare import clip_planning, planning, prepared
+from affectjax.data.prepare.clip_planning import Storage
+from affectjax.data.raw import sets
+from affectjax.data.raw.readers import Ledger
 from affectjax.errors import InputError
 
 NAMES = (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from feature_layouts import dump, dump_python2
 
-from affectjax.data.unpickle import load
+from affectjax.data.raw.unpickle import load
 from affectjax.errors import InputError
 
 

@@ -9,7 +9,7 @@ import media_files
 import numpy as np
 from clip_layouts import touch
 
-from affectjax.data import inputs
+from affectjax.data.batches import inputs
 
 
 def image(path, level=3, size=(100, 100), kind="png"):

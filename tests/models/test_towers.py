@@ -10,14 +10,14 @@ from conftest import CLIP_SIZE, CLIP_WIDTH
 from numpy_mcr import quick
 
 from affectjax import weights
-from affectjax.data.inputs import Features, Frames, Inputs, Text, Waveform
+from affectjax.data.batches.inputs import Features, Frames, Inputs, Text, Waveform
+from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.labels import LabelSpec
-from affectjax.data.tokens import Tokenizer
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 from affectjax.models.supramodal import Reader
-from affectjax.models.towers import READS, LearnerConfig, Towers
 from affectjax.runtime import configs
+from affectjax.tasks.supramodal.towers import READS, LearnerConfig, Towers
 
 SPEC = LabelSpec("class", ("sad", "glad"))
 D, B = 12, 2

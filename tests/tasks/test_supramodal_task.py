@@ -16,19 +16,18 @@ from conftest import CLIP_SIZE
 from flax import traverse_util
 from numpy_mcr import draw, quick
 
-from affectjax import concepts, weights
-from affectjax.concepts import ConceptBank
-from affectjax.data.inputs import Features, Frames, Inputs, Text, Waveform
+from affectjax import weights
+from affectjax.data.batches.inputs import Features, Frames, Inputs, Text, Waveform
+from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.labels import LabelSpec
-from affectjax.data.tokens import Tokenizer
 from affectjax.emotions import SEVEN, THREE
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
-from affectjax.models.towers import LearnerConfig
 from affectjax.runtime.configs import section
 from affectjax.runtime.optim import OptimConfig
 from affectjax.tasks import supramodal
-from affectjax.tasks.supramodal import Task
+from affectjax.tasks.supramodal import Task, concept_bank
+from affectjax.tasks.supramodal.concept_bank import ConceptBank
 from affectjax.tasks.supramodal.downstream import BANK, GuidedConfig
 from affectjax.tasks.supramodal.stages import (
     ConceptsConfig,
@@ -36,6 +35,7 @@ from affectjax.tasks.supramodal.stages import (
     JointStage,
     SequentialStage,
 )
+from affectjax.tasks.supramodal.towers import LearnerConfig
 
 D, E = 8, 6
 SPECS = {m: LabelSpec("class", THREE if m == "text" else SEVEN) for m in MODALITIES}
@@ -511,7 +511,7 @@ def network():
 
 def members(bank, m, name):
     """Returns the features of a class in a saved bank."""
-    found = concepts.load(bank)
+    found = concept_bank.load(bank)
     return found.features[m][found.labels[m] == SEVEN.index(name)]
 
 

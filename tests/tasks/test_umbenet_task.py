@@ -16,12 +16,11 @@ from flax import traverse_util
 from numpy_mcr import draw, quick
 from scipy import stats
 
-from affectjax.data.inputs import Features, Frames, Inputs, Text, Waveform
+from affectjax.data.batches.inputs import Features, Frames, Inputs, Text, Waveform
+from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.labels import LabelSpec
-from affectjax.data.tokens import Tokenizer
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
-from affectjax.models.assembly import ModelConfig, class_tokens
 from affectjax.models.umbenet import POOL
 from affectjax.runtime.configs import section
 from affectjax.runtime.optim import OptimConfig
@@ -33,6 +32,7 @@ from affectjax.tasks.umbenet import (
     hand_over,
     random_subset,
 )
+from affectjax.tasks.umbenet.assembly import ModelConfig, class_tokens
 
 CLASSES = ("angry", "glad", "neutral", "very_sad")
 SPEC = LabelSpec("class", CLASSES)

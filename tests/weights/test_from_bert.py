@@ -11,7 +11,7 @@ from numpy_mcr import quick
 from torch_towers import bert_model, clip_model, sentences, torch, transformers
 
 from affectjax import weights
-from affectjax.data.tokens import Tokenizer
+from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.errors import InputError
 from affectjax.models.bert import Bert
 

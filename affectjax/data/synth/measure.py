@@ -5,7 +5,7 @@ Letters: N examples, T steps, D features, W words, S samples.
 
 import numpy as np
 
-from affectjax.data.features import Sequences
+from affectjax.data.sequences import Sequences
 from affectjax.data.synth import face, sentences
 from affectjax.data.synth.script import Script, bell, stream
 from affectjax.data.synth.voice import FORMANTS, RATE, vowel

@@ -11,7 +11,7 @@ import argparse
 
 import numpy as np
 
-from affectjax.data.features import FeatureSet, Sequences, Split
+from affectjax.data.sequences import FeatureSet, Sequences, Split
 from affectjax.data.synth import views
 from affectjax.modalities import MODALITIES
 

@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from affectjax.data.features import FeatureSet, Sequences, Split
+from affectjax.data.sequences import FeatureSet, Sequences, Split
 from affectjax.data.synth import face, measure, voice
 from affectjax.data.synth.script import SIZES, Script, write
 from affectjax.errors import InputError

@@ -16,16 +16,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from affectjax.data.inputs import Inputs
+from affectjax.data.batches.inputs import Inputs
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
-from affectjax.models.towers import LearnerConfig
 from affectjax.runtime import configs
 from affectjax.runtime.optim import OptimConfig
-from affectjax.selection import LAST
 from affectjax.tasks.base import MAIN, Batch, Ending, Model, Stage, StageConfig, Tree
 from affectjax.tasks.supramodal.downstream import Downstream, GuidedConfig
-from affectjax.tasks.supramodal.learning import Learner
+from affectjax.tasks.supramodal.learner import Learner
 from affectjax.tasks.supramodal.stages import (
     CONCEPTS,
     DOWNSTREAM,
@@ -37,6 +35,8 @@ from affectjax.tasks.supramodal.stages import (
     JointStage,
     SequentialStage,
 )
+from affectjax.tasks.supramodal.towers import LearnerConfig
+from affectjax.training.early_stopping import LAST
 
 LEARNER, GUIDED = "learner", "guided"
 

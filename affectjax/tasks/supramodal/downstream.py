@@ -14,13 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from affectjax import concepts, metrics, weights
-from affectjax.data.inputs import Inputs
+from affectjax import metrics, weights
+from affectjax.data.batches.inputs import Inputs
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES, chosen
 from affectjax.models.guided import Guided
 from affectjax.ops import augment, losses
 from affectjax.tasks.base import Batch, Measurements, Model, Tree, class_table
+from affectjax.tasks.supramodal import concept_bank
 
 BANK = "bank"
 
@@ -38,7 +39,8 @@ class GuidedConfig:
       generalize: False takes a single concept in place of means, the ablation without
         generalisation.
       weight: lambda, of the distance to the concept beside the cross-entropy.
-      reduce: of the squares of a distance, "mean" or "sum", see `affectjax.concepts.guidance`.
+      reduce: of the squares of a distance, "mean" or "sum", see
+        `affectjax.ops.concept_sampling.guidance`.
       feature: E, the width of the bank.
       weights: a local folder with ResNet-18's weights, "" for one from scratch.
       resnet_width: of ResNet-18's first stage, without `weights`; 64 is ResNet-18. Weights have
@@ -51,7 +53,7 @@ class GuidedConfig:
     modalities: tuple[str, ...] = ()
     guide: bool = True
     bank: str = ""
-    concepts: tuple[str, ...] = ()
+    concept_bank: tuple[str, ...] = ()
     count: int = 8
     generalize: bool = True
     weight: float = 0.5
@@ -160,7 +162,7 @@ class Downstream:
             statistics = {**variables["batch_stats"]["vision"], "resnet": self._given.batch_stats}
             variables = {"batch_stats": {**variables["batch_stats"], "vision": statistics}}
         if s.guide:
-            bank = concepts.load(folder or s.bank, s.concepts)
+            bank = concept_bank.load(folder or s.bank, s.concepts)
             if bank.width != s.feature:
                 raise InputError(
                     f"{folder or s.bank} has concepts of width {bank.width}, but "
@@ -195,10 +197,10 @@ class Downstream:
         right = (logits.argmax(-1) == batch["label"]).astype(jnp.float32)
         measured = {"loss": entropy, "cross_entropy": entropy, "accuracy": mean(right)}
         if bank is not None:
-            concept, present = concepts.draw(
+            concept, present = concept_bank.draw(
                 bank, batch["label"], draw, s.count, self.axis_name, s.generalize
             )
-            distance = concepts.guidance(
+            distance = concept_bank.guidance(
                 out["feature"], concept, present, batch["weight"], self.axis_name, s.reduce
             )
             measured |= {"guidance": distance, "loss": entropy + s.weight * distance}
@@ -233,7 +235,7 @@ class Downstream:
         return class_table(predictions["probability"], self.spec.classes)
 
 
-def _padded(arrays: concepts.Arrays, capacity: Mapping[str, int] | None) -> Tree:
+def _padded(arrays: concept_bank.Arrays, capacity: Mapping[str, int] | None) -> Tree:
     """Returns the arrays of a guide, padded to a size that the banks of all seeds share."""
     found: dict[str, dict[str, np.ndarray]] = {}
     for m, own in arrays.items():

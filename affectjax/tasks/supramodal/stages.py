@@ -6,7 +6,7 @@ Source: SPEC section 3, stages; the supramodal paper, sections 3.1 and 4.1.
 import dataclasses
 from collections.abc import Mapping
 
-from affectjax.data.unpaired import LENGTHS, UNITS, Turns
+from affectjax.data.batches.unpaired import LENGTHS, UNITS, Turns
 from affectjax.modalities import MODALITIES
 from affectjax.tasks.base import StageConfig
 
@@ -22,7 +22,7 @@ class UnpairedStage(StageConfig):
     Attributes:
       batch_sizes: by modality, in place of `batch_size`.
       learning_rate: in place of that of `config.optim`; 0 for that one.
-      length: see `affectjax.data.unpaired.Turns`.
+      length: see `affectjax.data.batches.unpaired.Turns`.
       normalize: see `affectjax.ops.contrast.orthogonality`.
       unit_length: whether features are brought to length one before their orthogonality is
         measured. Of 256 features as they are, its 65 536 products outweigh all other terms a
@@ -93,7 +93,7 @@ class SequentialStage(UnpairedStage):
 
     Attributes:
       orthogonality: gamma, weight of the orthogonality loss.
-      cycle, unit: how long a modality's turn lasts, see `affectjax.data.unpaired.Turns`.
+      cycle, unit: how long a modality's turn lasts, see `affectjax.data.batches.unpaired.Turns`.
       order: of the turns.
     """
 

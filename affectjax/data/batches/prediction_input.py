@@ -1,0 +1,316 @@
+"""What somebody hands over to be recognised: a file, a folder of files, a table, or a sentence.
+
+It is decoded as `clip_writing` decodes a training set, so that a file of that set gives its record.
+
+Letters: T frames, H height, W width, K boxes, S samples.
+"""
+
+import dataclasses
+import functools
+import math
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from affectjax.data.batches.config import DataConfig
+from affectjax.data.batches.inputs import Features, Frames, Inputs, Record
+from affectjax.data.clip import SAMPLE_RATE, Clip
+from affectjax.data.media import containers, decoding, faces
+from affectjax.data.prepare import clip_writing, planning, writing
+from affectjax.data.prepare.clip_planning import Storage
+from affectjax.data.raw import file_lists, sets
+from affectjax.data.raw.sets import clips as own_clips
+from affectjax.errors import InputError
+
+Failed = list[tuple[str, str]]
+SENTENCE = "text"  # the id of a sentence that comes with no file
+_CUT = 0.5  # seconds that a whole file may lack of what its header says
+# Their headers say no length: what a decoder tells is guessed from the bit rate.
+_GUESSED = ("aac",)
+
+
+def listed(
+    source: Path | None, text: str | None, allow_outside: bool = False
+) -> tuple[list[Clip], Failed]:
+    """Returns the clips that are handed over, in order, and what cannot be one with the reason.
+
+    Args:
+      source: a video, sound or image file, whose name is its id; a folder, each file in it a clip;
+        a csv with the columns of the data set `clips`, `split` and `label` not needed; or None.
+      text: what is said in the one file, or alone; None for nothing.
+      allow_outside: whether the files of a csv may lie outside its folder.
+
+    Raises:
+      InputError: there is nothing, the one file is no media, or a text comes with many clips.
+    """
+    if text is not None and not text.strip():
+        raise InputError("--text is blank; leave it out where nothing is said")
+    if source is None:
+        if text is None:
+            raise InputError("--input and --text are both missing: what should be recognised?")
+        return [Clip(SENTENCE, None, "", text=text)], []
+    if not os.path.exists(source):
+        raise InputError(f"{source}: no such file or folder")
+    table = source.suffix.lower() == ".csv"
+    if not source.is_dir() and not table:
+        return [_of_file(source, text)], []
+    if text is not None:
+        raise InputError(
+            f"--text goes with one file or with none, and {source} may hold many; in a csv the "
+            "column text says what each clip says"
+        )
+    return _of_table(source, allow_outside) if table else _of_folder(source)
+
+
+def _of_file(path: Path, text: str | None = None) -> Clip:
+    kind = "video" if decoding.has_video(path) else "audio"
+    return Clip(path.name, None, "", text=text, **{kind: path})
+
+
+def _of_folder(folder: Path) -> tuple[list[Clip], Failed]:
+    paths = sorted(path for path in folder.iterdir() if path.name[0] != ".")
+    if not paths:
+        raise InputError(f"{folder}: the folder holds no file")
+    clips, failed = [], []
+    for path in paths:
+        try:
+            if path.is_dir():
+                raise InputError(f"{path}: is a folder; a csv can name it as a clip of frames")
+            clips.append(_of_file(path))
+        except (InputError, OSError) as error:
+            failed.append((path.name, str(error)))
+    return clips, failed
+
+
+def _of_table(table: Path, allow_outside: bool) -> tuple[list[Clip], Failed]:
+    columns, rows = file_lists.table(table, ("id",))
+    if not set(own_clips.MODALITIES) & set(columns):
+        raise InputError(
+            f"{table}: has none of the columns {', '.join(own_clips.MODALITIES)}; found "
+            f"{', '.join(columns)}"
+        )
+    clips: dict[str, Clip] = {}
+    failed = []
+    for row in rows:
+        name = row.values["id"]
+        try:
+            if not name:
+                raise InputError("has no id")
+            if name in clips:
+                raise InputError("stands twice; the first is kept")
+            if row.longer:
+                raise InputError("has too many values; one with a comma in it needs double quotes")
+            values = {"label": "", "split": ""} | row.values
+            clips[name] = own_clips.clip(values, table.parent.resolve(), allow_outside)
+        except InputError as error:
+            failed.append((name or f"line {row.line}", f"{table}: line {row.line}: {error}"))
+    return list(clips.values()), failed
+
+
+def storage(data: DataConfig, inputs: Inputs) -> Storage:
+    """Returns how the clips were stored that a model learned from.
+
+    Args:
+      data: of the run.
+      inputs: of the run.
+    """
+    made = hasattr(sets.get(data.name), "generate")
+    how = dataclasses.replace(data.storage, detector="none") if made else _stored(data)
+    if how.image_encoding == "auto":
+        how = dataclasses.replace(how, image_encoding="png" if made else "jpeg")
+    vision = inputs.kinds.get("vision")
+    size = vision.size if isinstance(vision, Frames) else how.image_size
+    return dataclasses.replace(how, image_size=size)
+
+
+def _stored(data: DataConfig) -> Storage:
+    """Returns what a run's prepared folder says of itself, else what its config says."""
+    root = Path(data.dir)
+    below = root / data.name / planning.folder(planning.CLIPS, False) / planning.VERSION
+    folder = root if (root / writing.CARD).is_file() else below
+    if not root.exists():
+        logging.warning(
+            "config.data.dir is not there any more: %s; its clips are taken to be stored as "
+            "config.data says",
+            root,
+        )
+    raw = folder == below and planning.has_files(data.name, root, planning.CLIPS, False)
+    if raw or not (folder / writing.CARD).is_file():
+        return data.storage
+    said = writing.read_card(folder)["options"]
+    keys = [field.name for field in dataclasses.fields(Storage) if field.name in said]
+    how = dataclasses.replace(data.storage, **{key: said[key] for key in keys})
+    # The card knows a detector's file by its name alone.
+    own = data.storage.detector
+    return dataclasses.replace(how, detector=own) if Path(own).name == how.detector else how
+
+
+class Reader:
+    """Decodes clips for one model.
+
+    Attributes:
+      readable: the modalities that raw files can give to it; features are not among them.
+    """
+
+    def __init__(self, data: DataConfig, inputs: Inputs, modalities: Sequence[str]):
+        """Decides how to decode.
+
+        Args:
+          data: of the run.
+          inputs: of the run.
+          modalities: those that the model sees.
+        """
+        self.readable = tuple(m for m in modalities if not isinstance(inputs.kinds[m], Features))
+        self._inputs, self._storage = inputs, storage(data, inputs)
+
+    @functools.cached_property
+    def _detector(self) -> faces.Detector | None:
+        return faces.detector(self._storage.detector)
+
+    def read(self, clip: Clip) -> tuple[Record, list[str]]:
+        """Returns the record of a clip, and what one should know before believing in it.
+
+        Args:
+          clip: from `listed`.
+
+        Raises:
+          InputError: a file of it cannot be read.
+        """
+        needed = self._needed(clip)
+        record, counts = self._decode(needed)
+        notes = [note for file in _played(needed) if (note := cut_short(file))]
+        if counts and not max(counts):
+            notes.append(f"no face was found in {len(counts)} frames: whole frames are seen")
+        if counts and max(counts) > 1:
+            notes.append(f"there are up to {max(counts)} faces in a frame: the largest is followed")
+        return record, [*notes, *self._left_out(clip, record)]
+
+    def stretches(
+        self, clip: Clip, window: float, hop: float
+    ) -> Iterator[tuple[float, float, Record]]:
+        """Yields start, end and record of a window that slides over a clip, where it is longer.
+
+        The text counts in every window; an image, or a folder of frames, which have no time, in
+        none.
+
+        Args:
+          clip: from `listed`.
+          window: seconds.
+          hop: seconds from one start to the next.
+
+        Raises:
+          InputError: a file of it cannot be read.
+        """
+        clip = self._needed(clip)
+        files = _played(clip)
+        sound = clip_writing.sound_file(clip)
+        for start, end in windows(max(map(decoding.duration, files), default=0.0), window, hop):
+            seen = {f: decoding.timeline(f, self._storage.keep_frames, start, end) for f in files}
+            part = Clip(
+                clip.id,
+                None,
+                "",
+                text=clip.text,
+                frames=seen[clip.video].frames if clip.video in seen else None,
+                waveform=seen[sound].audio if sound in seen and clip.waveform is None else None,
+            )
+            yield start, end, self._decode(part)[0]
+
+    def _needed(self, clip: Clip) -> Clip:
+        """Returns the clip without what the model does not read."""
+        changes: dict[str, Any] = {}
+        if "vision" not in self.readable:
+            changes |= {"audio": clip_writing.sound_file(clip), "video": None}
+        if "audio" not in self.readable:
+            changes |= {"audio": None, "waveform": np.zeros(0, np.float32)}
+        if "text" not in self.readable:
+            changes |= {"text": None}
+        return dataclasses.replace(clip, **changes)
+
+    def _decode(self, clip: Clip) -> tuple[Record, list[int]]:
+        """Returns the record of a clip, and how many faces are in each frame that was looked at."""
+        looks = clip.video is not None or clip.frames is not None
+        detector = _Counted(self._detector) if looks and self._detector else None
+        found = clip_writing.decode(clip, self._storage, detector, made=False)
+        text = (clip.text or "").strip()
+        record = {"id": clip.id, "transcript": text}
+        record |= {
+            m: x
+            for m, x in (("audio", found.sound), ("vision", found.frames))
+            if m in self.readable
+        }
+        return record, detector.counts if detector else []
+
+    def _left_out(self, clip: Clip, record: Record) -> Iterator[str]:
+        """Yields a sentence for what is longer than the model reads, or of no use to it."""
+        if "audio" in self.readable:
+            have, most = len(record["audio"]), self._inputs.kinds["audio"].samples
+            if have > most:
+                seconds, first = have / SAMPLE_RATE, most / SAMPLE_RATE
+                yield f"the sound lasts {seconds:.1f} s: its first {first:.1f} s are heard"
+        if clip.text and "text" not in self.readable:
+            yield "the model reads no text: what is said does not count"
+        if record["transcript"]:
+            have = len(self._inputs.tokenizer.words(record["transcript"]))
+            most = self._inputs.kinds["text"].tokens - 2  # start and end
+            if have > most:
+                yield f"the text has {have} tokens: its first {most} are read"
+
+
+class _Counted:
+    """A detector that remembers how many faces it found in each frame."""
+
+    def __init__(self, detector: faces.Detector):
+        self._detector, self.counts = detector, []
+
+    def detect(self, image: np.ndarray) -> np.ndarray:
+        """Returns `[K, 5]`, see `faces.Detector`."""
+        found = self._detector.detect(image)
+        self.counts.append(len(found))
+        return found
+
+
+def windows(duration: float, window: float, hop: float) -> list[tuple[float, float]]:
+    """Returns start and end of a sliding window, the last one cut at the end of what it slides on.
+
+    Args:
+      duration: seconds; where it is no longer than a window, there is none.
+      window: seconds.
+      hop: seconds from one start to the next.
+    """
+    if duration <= window:
+        return []
+    count = math.ceil((duration - window) / hop - 1e-6) + 1
+    return [(i * hop, min(i * hop + window, duration)) for i in range(count)]
+
+
+def cut_short(path: Path) -> str | None:
+    """Returns in words that a media file ends before its header says, None where it does not.
+
+    Raises:
+      InputError: the file cannot be read as media.
+    """
+    with containers.opened(path) as container:
+        guessed = container.format.name in _GUESSED
+        said = 0.0 if guessed else (container.duration or 0) / 1e6
+    have = decoding.duration(path)
+    if said > have + _CUT:
+        return f"{path.name} ends after {have:.1f} of {said:.1f} s: it seems to be cut"
+    with path.open("rb") as file:
+        kind, size = struct.unpack("<4sI", file.read(8).ljust(8))
+    missing = size + 8 - path.stat().st_size
+    # wav and avi say their bytes; a recorder that cannot go back leaves the greatest number.
+    if kind == b"RIFF" and missing > 1 and size < 2**31 - 1:
+        return f"{path.name} lacks its last {missing} bytes: it seems to be cut"
+    return None
+
+
+def _played(clip: Clip) -> list[Path]:
+    """Returns the files of a clip that have a time: no image, and no folder of frames."""
+    files = dict.fromkeys(f for f in (clip.video, clip_writing.sound_file(clip)) if f is not None)
+    return [f for f in files if f.is_file() and f.suffix.lower() not in decoding.IMAGES]

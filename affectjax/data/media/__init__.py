@@ -1,0 +1,1 @@
+"""Decoding of video, sound and images, and face crops."""

@@ -1,0 +1,313 @@
+"""Decodes video, images and sound files: frames as uint8 RGB, sound as 16 kHz mono.
+
+Every function looks at one file (or folder of images), keeps nothing open, and holds no more than
+the frames that it returns. A file that was cut, as by a broken download, gives what stands before
+the cut as long as its container can be opened at all: mkv, webm, wav, mp3 can, an mp4 without its
+index cannot. Packets that do not decode are passed over, as players do.
+
+Letters: T frames, H height, W width, S samples.
+"""
+
+import dataclasses
+import itertools
+import math
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from affectjax.data.clip import SAMPLE_RATE
+from affectjax.data.media import containers
+from affectjax.errors import InputError
+
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+_KINDS = "jpg, png, bmp, webp, tif, gif"
+# Sound codecs need some packets before the wanted one to be exact: 80 ms for Opus, less elsewhere.
+PREROLL = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Stretch:
+    """What is seen and heard in a stretch of a file.
+
+    Attributes:
+      frames: `[T, H, W, 3]` uint8 RGB; None where the file has no picture then.
+      audio: `[S]` float32 in [-1, 1], mono, 16 kHz, from the start of the stretch; shorter where
+        the sound ends before it; None where the file has no sound then.
+    """
+
+    frames: np.ndarray | None
+    audio: np.ndarray | None
+
+
+def middles(total: int, count: int) -> list[int]:
+    """Returns the middle place of `count` equal segments of `total`, all where there are fewer."""
+    if count < 1:
+        raise InputError(f"the number of frames is {count}; allowed: 1 or more")
+    if total <= count:
+        return list(range(total))
+    return [(2 * i + 1) * total // (2 * count) for i in range(count)]
+
+
+def frames(path: Path | str, count: int) -> np.ndarray:
+    """Returns `[T, H, W, 3]` uint8 RGB of a folder of images, an image file or a video file.
+
+    Args:
+      path: the file or folder.
+      count: most frames; those in the middle of so many equal segments are taken.
+
+    Raises:
+      InputError: the path cannot be read as any of the three.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return folder(path, count)
+    return image(path)[None] if path.suffix.lower() in IMAGES else video(path, count)
+
+
+def image(path: Path | str) -> np.ndarray:
+    """Returns an image file as `[H, W, 3]` uint8 RGB, turned as its EXIF orientation says.
+
+    Of a gif that moves it is the first picture.
+
+    Raises:
+      InputError: the file is missing, empty or no image.
+    """
+    data = np.frombuffer(containers.existing(path).read_bytes(), np.uint8)
+    try:
+        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    except cv2.error:
+        decoded = None
+    if decoded is None:
+        raise InputError(f"{path}: cannot be read as an image; allowed: {_KINDS}")
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+
+
+def folder(path: Path | str, count: int) -> np.ndarray:
+    """Returns `[T, H, W, 3]` uint8 RGB of a folder's images, in the natural order of their names.
+
+    Natural: frame2 before frame10. Hidden files and other kinds are passed over. Images of
+    another size than the first are fitted into it (`fit`).
+
+    Raises:
+      InputError: no such folder, no image in it, or one that cannot be read.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder")
+    files = [p for p in path.iterdir() if p.suffix.lower() in IMAGES and p.name[0] != "."]
+    if not files:
+        raise InputError(f"{path}: the folder holds no image; allowed: {_KINDS}")
+    files.sort(key=lambda p: (_natural(p.name), p.name))
+    chosen = [image(files[i]) for i in middles(len(files), count)]
+    return np.stack([fit(x, *chosen[0].shape[:2]) for x in chosen])
+
+
+def video(path: Path | str, count: int) -> np.ndarray:
+    """Returns `[T, H, W, 3]` uint8 RGB: the middle frame of `count` equal segments of a video.
+
+    Segments are of frames that decode, by their number, not of seconds; where there are fewer than
+    `count`, all are returned. Frames are turned as the container's rotation says, to the nearest
+    quarter. A file cut in the middle that can be opened gives the frames before the cut.
+
+    Raises:
+      InputError: the file is missing, empty, not media, without a video stream or without frames.
+    """
+    found = _choose(path, count)
+    if found is None:
+        raise InputError(f"{path}: has no video stream, so no frames")
+    if not len(found):
+        raise InputError(f"{path}: no frame of its video stream can be decoded")
+    return found
+
+
+def audio(path: Path | str, seconds: float | None = None) -> np.ndarray | None:
+    """Returns the sound `[S]` as float32 in [-1, 1], mono, 16 kHz; None where there is none.
+
+    Channels are mixed with weights that sum to one, so that the mix cannot clip.
+
+    Args:
+      path: a sound file, or a video file with a sound track.
+      seconds: take only so much from the start.
+
+    Raises:
+      InputError: the file is missing, empty or not media, or its sound cannot be decoded.
+    """
+    samples = sys.maxsize if seconds is None else round(seconds * SAMPLE_RATE)
+    heard = _sound(path, -math.inf, samples)
+    if heard is None:
+        with containers.opened(path) as container:
+            stream = containers.track(container, "audio")
+            if stream is not None and next(containers.packets(container, stream), None) is not None:
+                raise InputError(f"{path}: no sample of its sound can be decoded")
+    return heard
+
+
+def timeline(path: Path | str, count: int, start: float, end: float) -> Stretch:
+    """Returns the frames and the sound of the stretch [start, end) of a video or sound file.
+
+    Decoding starts at the key frame before the stretch where the container can seek, else at the
+    start of the file. A stretch in which no new frame comes shows the last one before it. Sound
+    is placed to within a millisecond, the unit of Matroska's clock.
+
+    Args:
+      path: the file.
+      count: most frames, chosen as by `video`.
+      start: seconds from the start of the file.
+      end: seconds from the start of the file.
+
+    Raises:
+      InputError: the file cannot be read, or the stretch is empty.
+    """
+    if not 0 <= start < end:
+        raise InputError(
+            f"{path}: stretch from {start:g} s to {end:g} s; allowed: 0 <= start < end"
+        )
+    found = _choose(path, count, start, end)
+    heard = _sound(path, start, round((end - start) * SAMPLE_RATE))
+    return Stretch(found if found is not None and len(found) else None, heard)
+
+
+def duration(path: Path | str) -> float:
+    """Returns the length of a video or sound file in seconds, to the end of its longest stream.
+
+    Read off the packets, since what a header says is missing in live recordings and wrong in cut
+    files.
+
+    Raises:
+      InputError: the file cannot be read as media.
+    """
+    last = 0.0
+    with containers.opened(path) as container:
+        streams = [s for kind in ("video", "audio") if (s := containers.track(container, kind))]
+        for packet in containers.packets(container, *streams):
+            time = packet.dts if packet.pts is None else packet.pts
+            if time is not None:
+                stop = float((time + (packet.duration or 0)) * packet.time_base)
+                last = max(last, stop - containers.origin(container))
+    return last
+
+
+def has_video(path: Path | str) -> bool:
+    """Returns whether `frames` has something to read: a folder, an image, or a video stream.
+
+    A cover picture in a sound file is no video.
+
+    Raises:
+      InputError: the file is missing, empty or not media.
+    """
+    path = Path(path)
+    if path.is_dir() or path.suffix.lower() in IMAGES:
+        return True
+    with containers.opened(path) as container:
+        return containers.track(container, "video") is not None
+
+
+def fit(x: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Returns image `[H, W, 3]` as `[height, width, 3]`: aspect ratio kept, centred on black.
+
+    Shrinks by averaging areas, enlarges by linear interpolation.
+    """
+    if x.shape[:2] == (height, width):
+        return x
+    scale = min(height / x.shape[0], width / x.shape[1])
+    inner = tuple(max(1, round(side * scale)) for side in x.shape[:2])
+    resized = cv2.resize(
+        x, inner[::-1], interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    )
+    top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
+    out = np.zeros((height, width, 3), x.dtype)
+    out[top : top + inner[0], left : left + inner[1]] = resized
+    return out
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Returns a sorting key by which frame2 comes before frame10."""
+    parts = re.split(r"(\d+)", name.casefold())
+    return [(int(part), "") if i % 2 else (0, part) for i, part in enumerate(parts)]
+
+
+def _between(path: Path | str, start: float, end: float) -> Iterator[av.VideoFrame]:
+    """Yields the video frames shown in [start, end): the one before it where no new one comes."""
+    before, new = None, False
+    for seconds, frame in containers.timed(path, "video", start):
+        if seconds >= end:
+            break
+        if seconds < start:
+            before = frame
+        else:
+            new = True
+            yield frame
+    if before is not None and not new:
+        yield before
+
+
+def _choose(
+    path: Path | str, count: int, start: float = -math.inf, end: float = math.inf
+) -> np.ndarray | None:
+    """Returns `[T, H, W, 3]`: the middle frames of [start, end); None without a video stream."""
+    total = containers.video_packets(path, start, end)
+    if total is None:
+        return None
+    kept, seen = _keep(path, middles(total, count), start, end)
+    if seen != total:  # packets that show nothing, or show more than once: now the number is known
+        kept, _ = _keep(path, middles(seen, count), start, end)
+    return kept
+
+
+def _keep(path: Path | str, places: list[int], start: float, end: float) -> tuple[np.ndarray, int]:
+    """Returns the frames `[T, H, W, 3]` at these places of [start, end), and how many it has."""
+    kept, filled, seen = np.empty((0, 0, 0, 3), np.uint8), 0, 0
+    wanted = set(places)
+    for seen, frame in enumerate(_between(path, start, end), 1):
+        if seen - 1 in wanted:
+            picture = _rgb(frame)
+            if not filled:
+                kept = np.empty((len(places), *picture.shape), np.uint8)
+            kept[filled] = fit(picture, *kept.shape[1:3])
+            filled += 1
+    return kept[:filled], seen
+
+
+def _rgb(frame: av.VideoFrame) -> np.ndarray:
+    """Returns a frame as `[H, W, 3]` uint8 RGB, turned as the container says."""
+    quarters = round(frame.rotation / 90)  # counterclockwise, as those of rot90
+    return np.rot90(frame.to_ndarray(format="rgb24"), quarters)
+
+
+def _sound(path: Path | str, start: float, samples: int) -> np.ndarray | None:
+    """Returns at most so many samples `[S]` from `start` on; None where there is no sound.
+
+    From the first sample where `start` is -inf; zeros stand where the sound begins after `start`.
+    """
+    timed = containers.timed(path, "audio", start - PREROLL)
+    first = next(timed, None)
+    if first is None:
+        return None
+    lead = 0 if start == -math.inf else round((start - first[0]) * SAMPLE_RATE)
+    blocks, total = [np.zeros(0, np.float32)], 0
+    for block in _mono(path, (frame for _, frame in itertools.chain((first,), timed))):
+        blocks.append(block)
+        total += len(block)
+        if total >= lead + samples:
+            break
+    heard = np.concatenate(blocks)[max(0, lead) : max(0, lead + samples)]
+    return np.pad(heard, (max(0, -lead), 0)) if len(heard) else None
+
+
+def _mono(path: Path | str, frames: Iterator[av.AudioFrame]) -> Iterator[np.ndarray]:
+    """Yields sound frames as blocks `[S]` float32, mono, 16 kHz; their format may change midway."""
+    setup = lambda frame: (frame.format.name, frame.layout.name, frame.sample_rate)  # noqa: E731
+    for (name, _, _), same in itertools.groupby(frames, setup):
+        real = name.startswith(("flt", "dbl"))
+        # To integers: for them the mix is scaled to sum to one, and cannot leave [-1, 1].
+        resampler = av.AudioResampler("s32", "mono", SAMPLE_RATE)
+        for frame in itertools.chain(same, (None,)):
+            if frame and real and not np.isfinite(frame.to_ndarray()).all():
+                raise InputError(f"{path}: its sound holds samples that are not finite numbers")
+            for block in resampler.resample(frame):
+                yield block.to_ndarray()[0].astype(np.float32) / 2**31

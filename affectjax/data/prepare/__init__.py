@@ -1,0 +1,1 @@
+"""From raw files to ArrayRecord on disk, and back to records."""

@@ -1,0 +1,259 @@
+"""Decides a preparation before anything is written: which files, which labels, which options."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from affectjax.data.labels import LabelSpec
+from affectjax.data.prepare import doctor
+from affectjax.data.raw import readers, sets
+from affectjax.data.sequences import FeatureSet
+from affectjax.errors import InputError
+from affectjax.modalities import MODALITIES
+
+VERSION = "1.0.0"
+SEQUENCES, CLIPS = "sequences", "clips"
+VIEWS = (SEQUENCES, CLIPS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A preparation that is decided and not yet done.
+
+    Attributes:
+      module: the data set.
+      spec: what its labels are.
+      source: the file or folder to read, None for a data set that is made by code.
+      checksums: sha256 by name of the files to read.
+      options: all that decides the result.
+    """
+
+    module: ModuleType
+    spec: LabelSpec
+    source: Path | None
+    checksums: dict[str, str]
+    options: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """Returns where the result stands below the folder of prepared data sets."""
+        name = folder(self.options.get("view", SEQUENCES), self.options.get("aligned", False))
+        return Path(self.options["name"], name, VERSION)
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Returns the sum of all that decides the result."""
+        return hashlib.sha256(json.dumps(self.options, sort_keys=True).encode()).hexdigest()
+
+    def read(self) -> tuple[FeatureSet, readers.Ledger]:
+        """Returns the feature set and the records in it that cannot be used."""
+        ledger = readers.Ledger(strict=self.options["strict"])
+        if self.source is None:
+            features = self.module.generate(SEQUENCES, self.options["seed"])
+            readers.validate(features, self.options["name"])
+            if self.options["aligned"]:
+                features = readers.share_steps(features, self.options["name"])
+            for name, split in features.splits.items():
+                self.spec.check(split.label, split.ids, f"{self.options['name']}: {name}")
+        else:
+            features = readers.read(
+                self.source,
+                self.spec,
+                self.options["aligned"],
+                self.options["format"],
+                max_length=self.options["max_length"],
+                ledger=ledger,
+            )
+        return features, ledger
+
+
+def views(name: str) -> tuple[str, ...]:
+    """Returns the views that a data set has, the first its own choice.
+
+    Args:
+      name: the data set.
+    """
+    module = sets.get(name)
+    if hasattr(module, "VIEWS"):
+        return module.VIEWS
+    sequences = hasattr(module, "FILES") or hasattr(module, "generate")
+    has = {SEQUENCES: sequences, CLIPS: hasattr(module, "clips")}
+    return tuple(name for name, there in has.items() if there)
+
+
+def check_view(name: str, wanted: str | None) -> str:
+    """Returns the view to prepare: the one that is wanted, or the data set's own choice.
+
+    Args:
+      name: the data set.
+      wanted: a view, or None.
+
+    Raises:
+      InputError: when the data set does not have it.
+    """
+    have = views(name)
+    if wanted is None:
+        return have[0]
+    if wanted not in have:
+        raise InputError(f"data set {name} has no view {wanted!r}; it has {', '.join(have)}")
+    return wanted
+
+
+def make(
+    name: str,
+    raw: str | Path | None,
+    aligned: bool,
+    seed: int,
+    max_length: Mapping[str, int] | None,
+    format: str,
+    strict: bool,
+) -> Plan:
+    """Returns the plan of a preparation: finds the files and sums them up.
+
+    Args:
+      name: the data set.
+      raw: a raw file, a folder to look in, or None.
+      aligned: whether the modalities share their steps.
+      seed: of a data set that is made by code.
+      max_length: by modality, the greatest number of steps.
+      format: the reader's name, or `auto`.
+      strict: whether a record that cannot be used is an error.
+
+    Raises:
+      InputError: when the data set or its files are not found.
+    """
+    module = sets.get(name)
+    if hasattr(module, "generate"):
+        source, spec = None, module.LABELS
+        sums, whole = {}, code_total()
+    else:
+        source, seed = locate(module, raw, aligned, format), None
+        spec = module.labels(source) if module.LABELS is None else module.LABELS
+        sums = {file.name: doctor.checksum(file) for file in _content(source)}
+        whole = total([f"{file} {digest}" for file, digest in sums.items()])
+    options = {
+        "name": name,
+        "aligned": aligned,
+        "seed": seed,
+        "max_length": limits(max_length, aligned),
+        "format": format,
+        "strict": strict,
+        "version": VERSION,
+        "checksum": whole,
+    }
+    return Plan(module, spec, source, sums, options)
+
+
+def locate(module: ModuleType, raw: str | Path | None, aligned: bool, format: str) -> Path:
+    """Returns the file or folder of a data set that a raw folder holds.
+
+    Args:
+      module: the data set, with FILES.
+      raw: a file, which is returned, or a folder to look in.
+      aligned: which of FILES to look for.
+      format: a reader's name; then the folder itself is not asked what it is.
+
+    Raises:
+      InputError: lists what was looked for.
+    """
+    name = module.__name__.rpartition(".")[2]
+    if raw is None:
+        raise InputError(f"data set {name} is read from raw files; say where they are")
+    raw = Path(raw)
+    if raw.is_file():
+        return raw
+    if not raw.is_dir():
+        raise InputError(f"{raw}: no such file or folder")
+    for pattern in module.FILES[aligned]:
+        if pattern == ".":
+            if readers.is_folder_of(raw, format):
+                return raw
+            continue
+        found = sorted(raw.glob(pattern))
+        if len(found) > 1:
+            raise InputError(f"{raw}: {len(found)} files are named {pattern}; name one of them")
+        if found:
+            return found[0]
+    files = ", ".join(p for p in module.FILES[aligned] if p != ".")
+    raise InputError(
+        f"{raw}: nothing of {name} ({folder(SEQUENCES, aligned)}) here; looked for {files}, *.csd"
+        " with folds.json, and labels.csv with *.npz"
+    )
+
+
+def has_files(name: str, raw: Path, view: str, aligned: bool) -> bool:
+    """Returns whether a folder holds raw files of a data set.
+
+    Args:
+      name: the data set.
+      raw: the folder.
+      view: "sequences" or "clips".
+      aligned: which of its FILES to look for, of sequences.
+    """
+    module = sets.get(name)
+    if hasattr(module, "generate"):
+        return False
+    try:
+        if view == CLIPS:
+            module.clips(raw, readers.Ledger(strict=False))
+        else:
+            locate(module, raw, aligned, "auto")
+    except InputError:
+        return False
+    return True
+
+
+def folder(view: str, aligned: bool) -> str:
+    """Returns the name of the folder of a view.
+
+    Args:
+      view: "sequences" or "clips".
+      aligned: of sequences, whether the modalities share their steps.
+    """
+    if view == CLIPS:
+        return CLIPS
+    return "aligned" if aligned else "unaligned"
+
+
+def limits(max_length: Mapping[str, int] | None, aligned: bool) -> dict[str, int]:
+    """Returns the greatest lengths, checked; aligned modalities have one, the least.
+
+    Args:
+      max_length: by modality, None for no limit.
+      aligned: whether the modalities share their steps.
+
+    Raises:
+      InputError: when one is no modality or no length.
+    """
+    found = dict(max_length or {})
+    for modality, length in found.items():
+        if modality not in MODALITIES or not isinstance(length, int) or length < 1:
+            raise InputError(
+                f"max_length: {modality}={length} is not a modality ({', '.join(MODALITIES)}) with"
+                " a whole number from 1 up"
+            )
+    return dict.fromkeys(MODALITIES, min(found.values())) if aligned and found else found
+
+
+def _content(source: Path) -> list[Path]:
+    """Returns the files whose content decides what is read from a file or folder."""
+    if source.is_file():
+        return [source]
+    kinds = (".csd", ".npz", ".json", ".csv")
+    return sorted(file for file in source.iterdir() if file.suffix in kinds)
+
+
+def code_total() -> str:
+    """Returns the sum of the code that makes data: any change to it may make other data."""
+    code = sorted(Path(__file__).parent.rglob("*.py"))
+    return total([doctor.checksum(file) for file in code])
+
+
+def total(parts: Iterable[str]) -> str:
+    """Returns the sum of some texts, in their order."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,0 +1,72 @@
+"""Images in folders that are called after their class, as several face data sets are handed out.
+
+    happy/001.jpg   happy/002.png   sad/7.bmp   ...
+
+Nothing here opens an image.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from affectjax.data.clip import Clip
+from affectjax.data.media import decoding
+from affectjax.data.raw.readers import Ledger
+
+
+def find(raw: Path, words: Mapping[str, str]) -> Path | None:
+    """Returns the folder that holds folders of classes: this one, or one no more than two below.
+
+    Args:
+      raw: where to look.
+      words: by name of a folder, in lower case, its class.
+    """
+    return next((p for p in _places(raw) if any(_word(f) in words for f in _folders(p))), None)
+
+
+def clips(place: Path, words: Mapping[str, str], split: str, ledger: Ledger) -> list[Clip]:
+    """Returns the images of each class, by folder and name; an id is both, as in "happy/001.jpg".
+
+    Hidden files and folders are passed over.
+
+    Args:
+      place: the folder that holds the folders of classes.
+      words: by name of a folder, in lower case, its class.
+      split: of all these images.
+      ledger: takes folders that are no class, and files that are no image by their ending.
+    """
+    found = []
+    for folder in _folders(place):
+        label = words.get(_word(folder))
+        if label is None:
+            names = ", ".join(dict.fromkeys(words.values()))
+            ledger.skip(str(place), split, folder.name, f"the folder is none of {names}")
+            continue
+        for file in sorted(folder.iterdir()):
+            name = f"{folder.name}/{file.name}"
+            if file.name.startswith("."):
+                continue
+            if file.suffix.lower() in decoding.IMAGES and file.is_file():
+                found.append(Clip(name, label, split, video=file))
+            else:
+                ledger.skip(
+                    str(folder), split, name, f"is no image; allowed: {', '.join(decoding.IMAGES)}"
+                )
+    return found
+
+
+def _word(folder: Path) -> str:
+    return folder.name.strip().lower()
+
+
+def _places(raw: Path) -> Iterator[Path]:
+    """Yields a folder, those in it and those in these, and looks no further than it is asked to."""
+    yield raw
+    yield from _folders(raw)
+    for folder in _folders(raw):
+        yield from _folders(folder)
+
+
+def _folders(place: Path) -> Iterator[Path]:
+    """Yields the folders in a folder, in order of their names."""
+    if place.is_dir():
+        yield from sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith("."))

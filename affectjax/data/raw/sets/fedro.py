@@ -1,0 +1,45 @@
+"""FED-RO: 400 faces that something hides in part, seven emotions (Li et al. 2018). All are test.
+
+    FED-RO_crop/happy/... .jpg
+
+Folders by class, as public loaders read the set; its own folder of the neutral ones is `neural`.
+The raw folder holds those of the classes, or one that does.
+
+The faces are of people met once: each is a group of its own.
+"""
+
+from pathlib import Path
+
+from affectjax.data.clip import Clip
+from affectjax.data.labels import LabelSpec
+from affectjax.data.raw import class_folders, file_lists
+from affectjax.data.raw.readers import Ledger
+
+CLASSES = ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+LABELS = LabelSpec("class", CLASSES)
+GROUP = r"^(.+)$"
+TEST_ONLY = True
+WORDS = {name: name for name in CLASSES} | {
+    "angry": "anger",
+    "happiness": "happy",
+    "neural": "neutral",
+    "sadness": "sad",
+    "surprised": "surprise",
+}
+
+
+def clips(raw: Path, ledger: Ledger) -> list[Clip]:
+    """Returns the faces, each as a clip of one image, by class and name.
+
+    Args:
+      raw: the folder of the classes' folders, or one no more than two above it.
+      ledger: takes folders that are no class and files that are no image.
+
+    Raises:
+      InputError: when there is no folder of a class.
+    """
+    raw = Path(raw)
+    place = class_folders.find(raw, WORDS)
+    if place is None:
+        raise file_lists.not_found(raw, "fedro", tuple(WORDS))
+    return class_folders.clips(place, WORDS, "test", ledger)

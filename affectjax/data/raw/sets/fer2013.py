@@ -1,0 +1,113 @@
+"""FER2013: 48x48 grey faces in seven emotions (Goodfellow et al. 2013).
+
+Read from `fer2013.npz` (image `[N, H, W]` uint8, label `[N]` 0 to 6, usage `[N]` text) or from the
+`fer2013.csv` of the Kaggle contest (emotion, pixels, Usage). The usages Training, PublicTest and
+PrivateTest are train, valid and test here.
+
+The faces have no names: an id is the row in the file, and each is a group of its own. The original
+has many a face twice, some of them in two splits.
+
+Letters: N faces, H height, W width.
+"""
+
+import csv
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from affectjax.data.clip import Clip
+from affectjax.data.labels import LabelSpec
+from affectjax.data.raw import file_lists
+from affectjax.data.raw.readers import Ledger
+from affectjax.errors import InputError
+
+CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+LABELS = LabelSpec("class", CLASSES)
+GROUP = r"^(.+)$"
+SOURCES = ("fer2013.npz", "fer2013.csv")
+SPLITS = {"Training": "train", "PublicTest": "valid", "PrivateTest": "test"}
+SIZE = 48
+
+# A face `[H, W]`, or None where its pixels cannot be read; its emotion; its usage.
+_Row = tuple[np.ndarray | None, str, str]
+
+
+def clips(raw: Path, ledger: Ledger) -> list[Clip]:
+    """Returns the faces, each as a clip of one frame, in the order of the file.
+
+    Args:
+      raw: one of SOURCES, or its folder.
+      ledger: takes rows whose pixels, emotion or usage is wrong.
+
+    Raises:
+      InputError: when there is no such file, or it is not as above.
+    """
+    raw = Path(raw)
+    path = raw if raw.is_file() else file_lists.find(raw, SOURCES)
+    if path is None:
+        raise file_lists.not_found(raw, "fer2013", SOURCES)
+    rows = _archive(path) if path.suffix == ".npz" else _table(path)
+    found = []
+    for number, (face, emotion, usage) in enumerate(rows):
+        name, split = f"{number:05d}", SPLITS.get(usage, usage)
+        if usage not in SPLITS:
+            ledger.skip(str(path), split, name, f"usage {usage!r} is none of {', '.join(SPLITS)}")
+        elif not (emotion.isdecimal() and int(emotion) < len(CLASSES)):
+            ledger.skip(str(path), split, name, f"emotion {emotion!r} is none of 0 to 6")
+        elif face is None:
+            ledger.skip(str(path), split, name, f"has not {SIZE * SIZE} pixels from 0 to 255")
+        else:
+            # A view: three channels and a step of time cost no memory.
+            frames = np.broadcast_to(face[None, :, :, None], (1, SIZE, SIZE, 3))
+            found.append(Clip(name, CLASSES[int(emotion)], split, frames=frames))
+    return found
+
+
+def _archive(path: Path) -> Iterator[_Row]:
+    """Yields the rows of an npz."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            image, label, usage = (archive[key] for key in ("image", "label", "usage"))
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path}: is not an archive of plain arrays image, label and usage ({error})"
+        ) from error
+    kinds = image.dtype.kind + label.dtype.kind.replace("u", "i") + usage.dtype.kind
+    if kinds != "uiU" or image.shape != (label.size, SIZE, SIZE) or label.shape != usage.shape:
+        raise InputError(
+            f"{path}: image is {image.dtype} {list(image.shape)}, label {label.dtype}"
+            f" {list(label.shape)}, usage {usage.dtype} {list(usage.shape)}; expected uint8"
+            f" [N, {SIZE}, {SIZE}], whole numbers [N] and text [N]"
+        )
+    yield from zip(image, map(str, label.tolist()), map(str, usage.tolist()), strict=True)
+
+
+def _table(path: Path) -> Iterator[_Row]:
+    """Yields the rows of a csv."""
+    needed = ("emotion", "pixels", "Usage")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in needed if name not in (reader.fieldnames or ())]
+            if missing:
+                raise InputError(
+                    f"{path}: has no column {', '.join(missing)}; expected {', '.join(needed)}"
+                )
+            for row in reader:
+                emotion, pixels, usage = ((row[name] or "").strip() for name in needed)
+                yield _face(pixels), emotion, usage
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: is not a readable UTF-8 table ({error})") from error
+
+
+def _face(pixels: str) -> np.ndarray | None:
+    """Returns `[H, W]` uint8 from numbers with blanks between."""
+    try:
+        values = bytes(map(int, pixels.split()))
+    except ValueError:
+        return None
+    if len(values) != SIZE * SIZE:
+        return None
+    return np.frombuffer(values, np.uint8).reshape(SIZE, SIZE)

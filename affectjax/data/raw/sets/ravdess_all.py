@@ -1,0 +1,18 @@
+"""RAVDESS, speech and song together: see `ravdess` and `ravdess_song`.
+
+Both have the same actors in each split, so that no voice is in two of them.
+"""
+
+from pathlib import Path
+
+from affectjax.data.clip import Clip
+from affectjax.data.raw.readers import Ledger
+from affectjax.data.raw.sets import ravdess
+
+LABELS = ravdess.LABELS
+GROUP = ravdess.GROUP
+
+
+def clips(raw: Path, ledger: Ledger) -> list[Clip]:
+    """Returns what is spoken and sung; see `ravdess.recordings`."""
+    return ravdess.recordings(raw, ledger, "ravdess_all", ("01", "02"))

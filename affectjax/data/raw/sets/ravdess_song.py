@@ -1,0 +1,21 @@
+"""RAVDESS song: 23 actors sing two sentences in six emotions (Livingstone & Russo 2018).
+
+Files, splits and groups are those of `ravdess`, the channel 02 in place of 01. Nobody sings disgust
+or surprise, and actor 18 does not sing.
+"""
+
+from pathlib import Path
+
+from affectjax.data.clip import Clip
+from affectjax.data.labels import LabelSpec
+from affectjax.data.raw.readers import Ledger
+from affectjax.data.raw.sets import ravdess
+
+CLASSES = ravdess.CLASSES[: ravdess.CHANNELS["02"][1]]
+LABELS = LabelSpec("class", CLASSES)
+GROUP = ravdess.GROUP
+
+
+def clips(raw: Path, ledger: Ledger) -> list[Clip]:
+    """Returns what is sung; see `ravdess.recordings`."""
+    return ravdess.recordings(raw, ledger, "ravdess_song", ("02",))

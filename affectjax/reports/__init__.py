@@ -1,0 +1,1 @@
+"""What a run reached, as tables, figures and one HTML page."""

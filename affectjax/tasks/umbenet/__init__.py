@@ -1,0 +1,294 @@
+"""UMBEnet: clips of text, audio and vision to an emotion, any modality missing.
+
+Stages: `unimodal` shows one modality a batch, in turn, and finds out which prompts serve which one;
+those move to a new pool, and `missing` trains on a random subset of each example's modalities. A
+config with `missing` alone is the single-stage run.
+
+Source: SPEC section 1; Mai et al. 2024, section 3.4.
+Letters: B examples, M modalities, C classes, N prompts, k chosen prompts.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from affectjax import metrics
+from affectjax.data.batches.inputs import Inputs
+from affectjax.errors import InputError
+from affectjax.models.umbenet import POOL, UMBEnet
+from affectjax.ops import augment, losses, prompts
+from affectjax.ops.dropout import global_rows
+from affectjax.runtime import configs
+from affectjax.runtime.optim import OptimConfig
+from affectjax.runtime.steps import EXAMPLES
+from affectjax.tasks.base import Batch, Ending, Measurements, Stage, StageConfig, Tree, class_table
+from affectjax.tasks.umbenet.assembly import Assembly, ModelConfig
+
+STAGES = ("unimodal", "missing")
+SHOWS = ("one", "subset", "all")
+# The order in which stage `unimodal` shows modalities (SPEC section 1).
+TURNS = ("audio", "vision", "text")
+
+
+@dataclasses.dataclass(frozen=True)
+class UMBEnetStage(StageConfig):
+    """One entry of `config.stages`.
+
+    Attributes:
+      shows: of each example "one" modality, the same for the whole batch, in turn; a random
+        non-empty "subset"; or "all".
+      usage_penalty: times the share of activations that a prompt has had, it is taken from the
+        prompt's similarity.
+      stop_accuracy: see `affectjax.tasks.base.Stage`.
+      transfer_threshold: a prompt is handed over that had at least this part of the uniform share
+        of some modality's activations in the last epoch.
+    """
+
+    shows: str = "subset"
+    usage_penalty: float = 0.0
+    stop_accuracy: float = 0.0
+    transfer_threshold: float = 0.5
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.shows not in SHOWS:
+            raise ValueError(f"shows is {self.shows!r}; allowed: {', '.join(SHOWS)}")
+
+
+class Task:
+    """Stages `unimodal` and `missing`, or one of them.
+
+    Attributes: see `affectjax.tasks.base.Task`; and `model`, the network of evaluation.
+    """
+
+    def __init__(self, config: Mapping[str, Any], inputs: Inputs, axis_name: str | None):
+        """Builds the model and the stages.
+
+        Args:
+          config: the whole config.
+          inputs: what the batches hold.
+          axis_name: the mapped axis over which a batch is split, None where it is whole.
+
+        Raises:
+          InputError: a key that nobody reads, a value that is not allowed, or no such weights.
+        """
+        self.spec, self.axis_name, self.inputs = inputs.spec, axis_name, inputs
+        if self.spec.kind != "class":
+            raise InputError(
+                f"UMBEnet tells classes apart, and the labels are of kind {self.spec.kind!r}; "
+                '"config.data.threshold" makes two classes of scores'
+            )
+        self.settings = configs.read(ModelConfig, config["model"], "config.model")
+        self.assembly = Assembly(self.settings, inputs, axis_name)
+        self.model, self.modalities = self.assembly.model, self.assembly.modalities
+        self.pretrained = self.assembly.pretrained
+        self.without = tuple(config["data"]["without"])
+        optim = configs.read(OptimConfig, config["optim"], "config.optim")
+        self.stages = self._stages(configs.plain(config["stages"]), optim)
+
+    def _stages(self, sections: Mapping[str, Any], optim: OptimConfig) -> tuple[Stage, ...]:
+        configs.check_keys(sections, STAGES, "config.stages")
+        # The query gets no gradient: top-k passes none, and the pull loss moves keys to queries.
+        frozen = (*(f"{name}/" for name in self.settings.frozen), "pool/query")
+        if not self.assembly.reads("text", "clip"):
+            frozen = (*frozen, "text_tower/")
+        stages = []
+        for name in STAGES:
+            if name not in sections:
+                continue
+            read = configs.read(UMBEnetStage, sections[name], f"config.stages.{name}")
+            model = self.model.clone(usage_penalty=read.usage_penalty)
+            stages.append(
+                Stage(
+                    name=name,
+                    loss=functools.partial(self.loss, model, read.shows),
+                    optim=optim,
+                    epochs=read.epochs,
+                    batch_size=read.batch_size,
+                    select=read.select,
+                    patience=read.patience,
+                    stop_accuracy=read.stop_accuracy,
+                    trains=lambda path: not path.startswith(frozen),
+                    on_epoch=forget_epoch,
+                    on_end=functools.partial(hand_over, threshold=read.transfer_threshold),
+                )
+            )
+        if not stages:
+            raise InputError(f'"config.stages" is empty; allowed: {", ".join(STAGES)}')
+        return tuple(stages)
+
+    # What it computes.
+
+    def init(self, key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
+        """Returns new params, and the variables of the pool."""
+        variables = flax.core.unfreeze(self.model.init(key, batch, train=False))
+        return variables.pop("params"), variables
+
+    def loss(
+        self,
+        model: UMBEnet,
+        shows: str,
+        params: Tree,
+        variables: Tree,
+        batch: Batch,
+        rng: jax.Array,
+    ) -> tuple[jax.Array, tuple[Tree, Measurements]]:
+        """Returns this device's part of the loss: cross-entropy, pull, and L1 (eq. 5 and 13)."""
+        s = self.settings
+        drop, show, change = jax.random.split(rng, 3)
+        batch = self._augment(self._show(shows, variables, batch, show), change)
+        (logits, out), changed = model.apply(
+            {"params": params, **variables},
+            batch,
+            train=True,
+            rngs={"dropout": drop},
+            mutable=[POOL],
+        )
+        pool = changed[POOL]["pool"]
+        mean = functools.partial(
+            losses.weighted_mean, weight=batch["weight"], axis_name=self.axis_name
+        )
+        terms = {
+            "cross_entropy": mean(losses.cross_entropy(logits, batch["label"])),
+            "pull": s.pull * mean(out["pull"]),
+            "l1": s.l1 * out["l1"],
+        }
+        loss = sum(terms.values())
+        right = logits.argmax(-1) == batch["label"]
+        share = pool["epoch"].sum(0) / jnp.maximum(pool["epoch"].sum(), 1)
+        measured = {
+            "loss": loss,
+            **terms,
+            "accuracy": mean(right.astype(jnp.float32)),
+            "prompts_used": (share > 0).sum().astype(jnp.float32),
+            EXAMPLES: batch["weight"].sum(),
+        }
+        pool = pool | {"turn": pool["turn"] + 1}
+        return loss, ({POOL: {"pool": pool}}, measured)
+
+    def _show(self, shows: str, variables: Tree, batch: Batch, key: jax.Array) -> Batch:
+        """Returns the batch with what the stage does not show absent; weight 0 where all is."""
+        present = jnp.stack([batch["present"][m] for m in self.modalities], axis=1)
+        if shows == "one":
+            order = [self.modalities.index(m) for m in TURNS if m in self.modalities]
+            turn = jnp.array(order)[variables[POOL]["pool"]["turn"] % len(order)]
+            present = present & (jnp.arange(len(order)) == turn)
+        elif shows == "subset":
+            present = present & random_subset(present, key, self.axis_name)
+        shown = {m: present[:, i] for i, m in enumerate(self.modalities)}
+        weight = batch["weight"] * present.any(-1)
+        return {**batch, "present": {**batch["present"], **shown}, "weight": weight}
+
+    def _augment(self, batch: Batch, key: jax.Array) -> Batch:
+        """Returns the batch with changed frames and waveforms, where the config says so."""
+        s, batch = self.settings, dict(batch)
+        images, sounds = jax.random.split(key)
+        frames = "vision" in self.modalities and self.assembly.kind("vision") == "frames"
+        if frames and (s.flip or s.shift or s.contrast or s.brightness):
+            x = augment.flip_and_shift(
+                batch["vision"]["x"],
+                images,
+                self.axis_name,
+                flip=s.flip,
+                shift=s.shift,
+                contrast=s.contrast,
+                brightness=s.brightness,
+            )
+            batch["vision"] = {**batch["vision"], "x": x}
+        waveform = "audio" in self.modalities and self.assembly.kind("audio") == "waveform"
+        if waveform and s.gain_db:
+            audio = batch["audio"]
+            x = augment.jitter_waveform(
+                audio["x"], audio["mask"], sounds, self.axis_name, gain_db=s.gain_db
+            )
+            batch["audio"] = {**audio, "x": x}
+        return batch
+
+    def predict(self, params: Tree, variables: Tree, batch: Batch) -> dict[str, jax.Array]:
+        """Returns `loss` `[B]`, `probability` and `logits` `[B, C]`, and which prompts answered.
+
+        These are `prompts` and `prompt_similarity`, `[B, k]` each, best first.
+        """
+        logits, out = self.model.apply({"params": params, **variables}, batch, train=False)
+        return {
+            "loss": losses.cross_entropy(logits, batch["label"]),
+            "probability": jax.nn.softmax(logits),
+            "logits": logits,
+            "prompts": out["prompt_index"],
+            "prompt_similarity": out["prompt_similarity"],
+        }
+
+    def metrics(self, predictions: Mapping[str, np.ndarray], label: np.ndarray) -> dict:
+        """Returns WAR, UAR and the others, the same without some classes, and the mean loss."""
+        probability, classes = predictions["probability"], self.spec.classes
+        named = metrics.classification(probability, label, classes)
+        if self.without:
+            fewer = metrics.without(probability, label, classes, self.without)
+            prefix = f"without_{'_'.join(self.without)}"
+            named |= {f"{prefix}/{name}": value for name, value in fewer.items()}
+        return {"loss": float(predictions["loss"].mean(dtype=np.float64)), **named}
+
+    def table(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns `prediction`, then a column a class: its probability."""
+        return class_table(predictions["probability"], self.spec.classes)
+
+
+def random_subset(present: jax.Array, key: jax.Array, axis_name: str | None) -> jax.Array:
+    """Returns `[B, M]` bool: a non-empty subset of what is present, all alike likely.
+
+    Args:
+      present: `[B, M]` bool.
+      key: the same on every device.
+      axis_name: the mapped axis over which the batch is split.
+    """
+    count = present.sum(-1)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, global_rows(len(present), axis_name))
+    number = jax.vmap(lambda k, n: jax.random.randint(k, (), 1, jnp.maximum(2**n, 2)))(keys, count)
+    # Bit r of the number decides on the r-th modality that is present.
+    rank = jnp.cumsum(present, axis=-1) - 1
+    return present & ((number[:, None] >> jnp.maximum(rank, 0)) & 1).astype(bool)
+
+
+def forget_epoch(variables: Tree) -> Tree:
+    """Returns the variables at the start of an epoch: no activations in it yet."""
+    pool = variables[POOL]["pool"]
+    return {POOL: {"pool": pool | {"epoch": jnp.zeros_like(pool["epoch"])}}}
+
+
+def hand_over(model: Tree, ending: Ending, *, threshold: float) -> Tree:
+    """Returns the model with a new pool: activated prompts stay, the others start anew.
+
+    The next stage has a new optimizer, so no moments survive. Which modality activated a prompt is
+    kept as the variable `served`.
+
+    Args:
+      model: `{"params", "variables"}`, host side.
+      ending: with the seed.
+      threshold: see `UMBEnetStage`.
+
+    Source: SPEC section 1, training; section 3.4.
+    """
+    pool, counts = model["params"]["pool"], model["variables"][POOL]["pool"]
+    kept = np.asarray(prompts.activated(counts["epoch"][:-1], threshold))
+    draw = np.random.Generator(np.random.Philox(key=ending.seed)).normal
+    anew = {
+        name: np.where(
+            kept.reshape(-1, *[1] * (pool[name].ndim - 1)),
+            pool[name],
+            draw(0, 0.02, pool[name].shape).astype(np.float32),
+        )
+        for name in ("keys", "values")
+    }
+    counts = {name: np.zeros_like(value) for name, value in counts.items()} | {
+        "served": np.asarray(counts["epoch"])
+    }
+    return {
+        "params": {**model["params"], "pool": {**pool, **anew}},
+        "variables": {**model["variables"], POOL: {"pool": counts}},
+    }

@@ -1,0 +1,411 @@
+"""The one evaluation loop: predictions of a whole split, its metrics, tables and missing.json.
+
+Letters: S seeds, N examples, B batch, M modalities.
+"""
+
+import csv
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from affectjax import metrics
+from affectjax.data.batches import missing, open_datasets, saved_inputs
+from affectjax.data.batches.dataset import DataConfig, Dataset
+from affectjax.data.batches.inputs import Inputs
+from affectjax.errors import InputError
+from affectjax.modalities import MODALITIES
+from affectjax.runtime import checkpoints, configs, parallel, steps
+from affectjax.runtime.parallel import Engine, ParallelConfig
+from affectjax.runtime.workdir import Workdir, write_json
+from affectjax.tasks import base
+from affectjax.training import folds
+from affectjax.training.device_data import Batches
+from affectjax.training.run_checkpoints import Store
+
+Model = dict[str, Any]
+Predictions = dict[str, np.ndarray]
+Predict = Callable[[Any, Any, Any], Any]
+_KEY = jax.ShapeDtypeStruct((2,), np.uint32)
+
+
+class Predictor:
+    """Runs a function over whole parts with several models at once; compiled once for all parts."""
+
+    def __init__(self, function: Predict, modalities: Sequence[str], engine: Engine, seeds: int):
+        """Compiles nothing yet.
+
+        Args:
+          function: `(params, variables, batch) -> tree of [B, ...]`.
+          modalities: those that it reads.
+          engine: the devices.
+          seeds: S.
+        """
+        self.modalities, self.engine, self.seeds = tuple(modalities), engine, seeds
+        models = parallel.over_seeds(steps.predict_batch(function), seeds, (0, 0, None, None))
+        self._run = engine.compile(models, (None, None, None, 0))
+
+    def __call__(
+        self, model: Model, batches: Batches, present: Sequence[str] | None = None
+    ) -> Predictions:
+        """Returns what the function gives `[S, N, ...]`, in the part's order.
+
+        Args:
+          model: `params` and `variables`, replicated, with an axis of seeds.
+          batches: of the part.
+          present: the modalities to show, None for all that an example has.
+        """
+        shown = self.modalities if present is None else present
+        keep = self.engine.replicate({m: np.bool_(m in shown) for m in self.modalities})
+        run = functools.partial(self._run, model["params"], model["variables"], keep)
+        chunks = self.engine.fetch([run(batch) for batch in batches])
+        whole = jax.tree.map(lambda *xs: np.concatenate(xs, axis=1), *chunks)
+        valid = batches.rows.reshape(-1) >= 0
+        return jax.tree.map(lambda value: value[:, valid], whole)
+
+
+class Evaluator:
+    """Judges models on the parts of a run's data sets; each part is placed once."""
+
+    def __init__(
+        self,
+        task: base.Task,
+        datasets: Mapping[str, Dataset],
+        engine: Engine,
+        seeds: Sequence[int],
+        batch: int,
+    ):
+        """Compiles nothing yet.
+
+        Args:
+          task: has a judge of each data set.
+          datasets: by name.
+          engine: the devices.
+          seeds: of the S models.
+          batch: examples at once, over all devices.
+        """
+        self.task, self.datasets, self.engine = task, datasets, engine
+        self.seeds, self.batch = seeds, batch
+        self._batches: dict[tuple[str, str], Batches] = {}
+        self._predictors: dict[str, Predictor] = {}
+
+    def batches(self, name: str, role: str) -> Batches:
+        """Returns the batches of a part; that of validation is kept."""
+        if (name, role) in self._batches:
+            return self._batches[name, role]
+        dataset = self.datasets[name]
+        found = Batches(dataset, dataset.part(role), self.engine, self.batch)
+        if role == "valid":
+            self._batches[name, role] = found
+        return found
+
+    def __call__(self, model: Model, names: Sequence[str]) -> list[metrics.Metrics]:
+        """Returns the metrics of each model on the validation parts of data sets.
+
+        Args:
+          model: `params` and `variables`, replicated, with an axis of seeds.
+          names: of the data sets.
+
+        Returns:
+          S dicts; of unpaired data sets see `together`.
+        """
+        judged = {name: self._judge(name, model, self.batches(name, "valid"))[0] for name in names}
+        return [together({n: own[s] for n, own in judged.items()}) for s in range(len(self.seeds))]
+
+    def _judge(
+        self, name: str, model: Model, batches: Batches, present: Sequence[str] | None = None
+    ) -> tuple[list[metrics.Metrics], Predictions]:
+        """Returns the metrics of each seed on a part, and the predictions `[S, N, ...]`."""
+        judge = base.judge(self.task, name)
+        if name not in self._predictors:
+            self._predictors[name] = Predictor(
+                judge.predict, judge.modalities, self.engine, len(self.seeds)
+            )
+        predictions = self._predictors[name](model, batches, present)
+        label = batches.dataset.labels(batches.part)
+        own = [{k: v[s] for k, v in predictions.items()} for s in range(len(self.seeds))]
+        return [judge.metrics(one, label) for one in own], predictions
+
+    def final(
+        self, workdir: Workdir, model: Model, names: Sequence[str], split: str, stem: str = ""
+    ) -> dict[str, Any]:
+        """Writes eval/<split>.json, the csv files and eval/missing.json; returns the metrics.
+
+        Args:
+          workdir: where.
+          model: `params` and `variables`, replicated, with an axis of seeds.
+          names: of the data sets.
+          split: of the data that is read: "train", "valid" or "test".
+          stem: of the files; the split by default.
+        """
+        stem, folder = stem or split, workdir.path / "eval"
+        judged: dict[str, list[metrics.Metrics]] = {}
+        for name in names:
+            batches = self.batches(name, split)
+            judged[name], predictions = self._judge(name, model, batches)
+            if jax.process_index() == 0:
+                judge, where = base.judge(self.task, name), folder / name
+                _write_tables(where, stem, judge, batches, predictions, self.seeds)
+        per_seed = [
+            together({n: own[s] for n, own in judged.items()}) for s in range(len(self.seeds))
+        ]
+        result = summarize(per_seed, self.seeds)
+        fewer = self._fewer(model, split) if base.MAIN in names and stem == "test" else {}
+        if jax.process_index() == 0:
+            write_json(folder / f"{stem}.json", result)
+            if fewer:
+                write_json(folder / "missing.json", {"split": split, "subsets": fewer})
+        return result
+
+    def _fewer(self, model: Model, split: str) -> dict[str, Any]:
+        """Returns the metrics for each non-empty subset of the modalities; {} for a single one."""
+        modalities = self.task.modalities
+        if len(modalities) == 1:
+            return {}
+        batches = self.batches(base.MAIN, split)
+        return {
+            "+".join(shown): summarize(self._judge(base.MAIN, model, batches, shown)[0], self.seeds)
+            for shown in missing.subsets(modalities)
+        }
+
+    def endings(self, model: Model, folder: Path) -> list[base.Ending]:
+        """Returns what the end of a stage may ask for, one for each model.
+
+        What is asked of a part is run once for all models.
+
+        Args:
+          model: `params` and `variables`, replicated, with an axis of seeds.
+          folder: of the run; several models have folders of their own in it.
+        """
+        found: dict[Any, Any] = {}
+        placed: dict[Any, Batches] = {}
+
+        def run(s: int, function: Predict, name: str, role: str) -> tuple[Any, list, np.ndarray]:
+            if (name, role) not in placed:
+                placed[name, role] = self.batches(name, role)
+            batches = placed[name, role]
+            if (function, name, role) not in found:
+                seen, seeds = base.judge(self.task, name).modalities, len(self.seeds)
+                predictor = Predictor(function, seen, self.engine, seeds)
+                found[function, name, role] = predictor(model, batches)
+            own = jax.tree.map(lambda x: x[s], found[function, name, role])
+            return own, batches.dataset.ids(batches.part), batches.dataset.labels(batches.part)
+
+        several = len(self.seeds) > 1
+        return [
+            base.Ending(seed, folder / str(seed) if several else folder, functools.partial(run, s))
+            for s, seed in enumerate(self.seeds)
+        ]
+
+    def metric_names(self, stage: base.Stage) -> list[str]:
+        """Returns the names of the metrics that a stage may select by."""
+        inputs = {name: self.datasets[name].inputs for name in stage.reads}
+        init, measured = stage.init or self.task.init, {}
+        start = lambda key: init(key, base.zeros(inputs, stage.reads))  # noqa: E731
+        for name in stage.reads:
+            dataset, judge = self.datasets[name], base.judge(self.task, name)
+            label = dataset.labels(dataset.part("valid"))
+            batch = _abstract(dataset.zeros(1), len(label))
+            shapes = jax.eval_shape(lambda k, b, j=judge: j.predict(*start(k), b), _KEY, batch)
+            nothing = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+            measured[name] = judge.metrics(nothing, label)
+        return [k for k, value in together(measured).items() if isinstance(value, float)]
+
+
+def _abstract(batch: Any, size: int) -> Any:
+    """Returns the shapes of a batch as if it had `size` examples."""
+    wide = lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)  # noqa: E731
+    return jax.tree.map(wide, batch)
+
+
+def together(per_set: Mapping[str, metrics.Metrics]) -> metrics.Metrics:
+    """Returns the metrics of one model on several data sets as one.
+
+    Args:
+      per_set: by data set.
+
+    Returns:
+      Those of `MAIN` as they are; of unpaired ones by "<name>/<metric>", and the mean of those
+      numbers that all of them have by "<metric>".
+    """
+    if base.MAIN in per_set:
+        return dict(per_set[base.MAIN])
+    # In house order, whoever's turn came first: sums in another order are other last digits.
+    per_set = {m: per_set[m] for m in MODALITIES if m in per_set}
+    named = {f"{name}/{k}": v for name, own in per_set.items() for k, v in own.items()}
+    shared = [
+        k
+        for k, value in next(iter(per_set.values())).items()
+        if isinstance(value, float) and all(k in own for own in per_set.values())
+    ]
+    means = {k: float(np.mean([own[k] for own in per_set.values()])) for k in shared}
+    return means | named
+
+
+def summarize(per_seed: Sequence[metrics.Metrics], seeds: Sequence[int]) -> dict[str, Any]:
+    """Returns metrics by name; of several seeds `mean`, `std` and `per_seed`."""
+    if len(seeds) == 1:
+        return dict(per_seed[0])
+    by_seed = {str(seed): m for seed, m in zip(seeds, per_seed, strict=True)}
+    return {**metrics.over_seeds(per_seed), "per_seed": by_seed}
+
+
+def _write_tables(
+    folder: Path,
+    split: str,
+    task: base.Judge,
+    batches: Batches,
+    predictions: Predictions,
+    seeds: Sequence[int],
+) -> None:
+    """Writes <split>.csv (of several seeds: their mean prediction), and one a seed in seeds/."""
+    dataset, part = batches.dataset, batches.part
+    ids, labels = dataset.ids(part), dataset.labels(part)
+    mean = {name: value.mean(0) for name, value in predictions.items()}
+    _write_csv(folder / f"{split}.csv", task, ids, labels, mean)
+    if len(seeds) > 1:
+        for s, seed in enumerate(seeds):
+            own = {name: value[s] for name, value in predictions.items()}
+            _write_csv(folder / "seeds" / str(seed) / f"{split}.csv", task, ids, labels, own)
+
+
+def _write_csv(
+    path: Path, task: base.Judge, ids: Sequence[str], labels: np.ndarray, own: Predictions
+) -> None:
+    """Writes one row an example: id, label, prediction, and a column a class."""
+    columns = task.table(own)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "label", *columns])
+        for row, name in enumerate(ids):
+            values = [_cell(column[row]) for column in columns.values()]
+            writer.writerow([name, _label(task.spec, labels[row]), *values])
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, np.floating) else str(value)
+
+
+def _label(spec: Any, label: Any) -> str:
+    """Returns a label in the words of its data set."""
+    if spec.kind == "score":
+        return f"{label:.6g}"
+    if spec.kind == "class":
+        return spec.classes[int(label)]
+    return "+".join(n for n, yes in zip(spec.classes, label, strict=True) if yes) or "none"
+
+
+def open_run(
+    path: str | Path, overrides: Mapping[str, Any]
+) -> tuple[Workdir, dict[str, Any], dict[str, Dataset], base.Task, Engine]:
+    """Returns what a finished workdir needs to predict again; the data sets by name.
+
+    Args:
+      path: the workdir.
+      overrides: config values by dotted name, which win over those of the run; only `data.` and
+        `parallel.` may differ.
+
+    Raises:
+      InputError: no workdir, an override that would make it another model, or data whose classes
+        are not the run's.
+    """
+    workdir = Workdir(path)
+    config = workdir.config()
+    for key, value in overrides.items():
+        _override(config, key, value)
+    configs.check_top_level(config)
+    parallel_config = configs.read(ParallelConfig, config["parallel"], "config.parallel")
+    parallel.initialize(parallel_config)
+    data = configs.read(DataConfig, config["data"], "config.data")
+    wanted = base.evaluated(config)
+    inputs = {name: saved_inputs.load(saved_inputs.where(workdir.path, name)) for name in wanted}
+    datasets = open_datasets.open_all(data, wanted, inputs, (data.split,))
+    task = base.build(config, {n: d.inputs for n, d in datasets.items()}, parallel.AXIS)
+    return workdir, config, datasets, task, Engine(parallel_config.engine)
+
+
+def _override(config: dict[str, Any], key: str, value: Any) -> None:
+    """Sets one dotted key of a saved config."""
+    *sections, last = key.split(".")
+    if key not in configs.flatten(config):
+        configs.check_keys([key], configs.flatten(config), "config")
+    section = config
+    for name in sections:
+        section = section[name]
+    if key.split(".")[0] not in ("data", "parallel"):
+        have = json.loads(json.dumps(configs.plain(value)))
+        if section.get(last) != have:
+            raise InputError(
+                f'"config.{key}" is {section.get(last)!r} in the run; an evaluation cannot change '
+                "it, only config.data and config.parallel"
+            )
+    section[last] = value
+
+
+def evaluate(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Evaluates the best models of a workdir on `config.data.split`; returns the metrics.
+
+    Args:
+      path: the workdir.
+      overrides: see `open_run`.
+
+    Raises:
+      InputError: see `open_run`, or nothing is trained there yet.
+    """
+    config = Workdir(path).config()
+    if folds.of(config):
+        again = lambda _, folder: evaluate(folder, overrides)  # noqa: E731
+        return folds.each(config, path, again, _stem(config, overrides or {}))
+    workdir, config, datasets, task, engine = open_run(path, overrides or {})
+    seeds = configs.seeds(config)
+    model = load_best(workdir, task, {n: d.inputs for n, d in datasets.items()}, seeds)
+    split, size = config["data"]["split"], config["train"]["eval_batch_size"]
+    evaluator = Evaluator(task, datasets, engine, seeds, size)
+    stem = _stem(workdir.config(), overrides or {})
+    result = evaluator.final(workdir, engine.replicate(model), tuple(datasets), split, stem)
+    logging.info("%s: %s", split, workdir.path / "eval" / f"{stem}.json")
+    return result
+
+
+def _stem(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:
+    """Returns the stem of the files of an evaluation: the split, of another data set its name too.
+
+    So what a run is on other data does not take the place of what it is on its own.
+    """
+    own = config["data"]
+    split, name = (overrides.get(f"data.{key}", own[key]) for key in ("split", "name"))
+    return split if name == own["name"] else f"{name}_{split}"
+
+
+def load_best(
+    workdir: Workdir, task: base.Task, inputs: Mapping[str, Inputs], seeds: Sequence[int]
+) -> Model:
+    """Returns `params` and `variables` of the best epochs, host side, with an axis of seeds.
+
+    Args:
+      workdir: of the run.
+      task: of its config.
+      inputs: by name, of the data sets that its last stage reads.
+      seeds: of the models.
+
+    Raises:
+      InputError: no checkpoint is there.
+    """
+    store = Store(workdir.path)
+    found = store.restore_best()
+    store.close()
+    if found is None:
+        raise InputError(f"{workdir.path} has no trained model: checkpoints/best is empty")
+    saved = {"variables": {}, **found[0]}
+    batch = base.zeros(inputs, tuple(inputs))
+    shapes = jax.eval_shape(lambda key: task.init(key, batch), jax.random.key(0))
+    stack = lambda x: np.zeros((len(seeds), *x.shape), x.dtype)  # noqa: E731
+    params, variables = jax.tree.map(stack, shapes)
+    checkpoints.check({"params": params, "variables": variables}, checkpoints.flatten(saved))
+    return saved

@@ -1,0 +1,108 @@
+"""Folds: a run a fold in `folds/<fold>/`, and their results together, as of several seeds.
+
+Each fold is a whole workdir of its own, so a stopped run goes on with the fold where it was.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from affectjax import metrics
+from affectjax.data.batches.config import DataConfig, dealt
+from affectjax.runtime import configs
+from affectjax.runtime.workdir import Workdir, write_json
+
+Result = dict[str, Any]
+
+
+def of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the names of the folds that a config asks for; none where it asks for one run."""
+    data = config["data"]
+    if not data.get("folds") and not data.get("fold"):
+        return dealt(data.get("kfold", 0))
+    return tuple(str(fold) for fold in data.get("folds", ()))
+
+
+def each(
+    config: Mapping[str, Any],
+    workdir: str | Path,
+    run: Callable[[Mapping[str, Any], Path], Result],
+    split: str = "test",
+) -> Result:
+    """Runs every fold, writes what they say together, and returns the metrics of a split.
+
+    Args:
+      config: with `config.data.folds` or `config.data.kfold`.
+      workdir: of all of them.
+      run: trains or evaluates one fold, `(config, workdir) -> metrics`.
+      split: whose metrics to return.
+
+    Returns:
+      `mean`, `std` and `per_fold` of each metric over the folds, as eval/<split>.json has them.
+
+    Raises:
+      InputError: a wrong `config.data`, or a workdir of another config.
+    """
+    configs.read(DataConfig, config["data"], "config.data")
+    folder = Workdir(workdir)
+    if jax.process_index() == 0:
+        folder.claim(config)
+    names = of(config)
+    for name in names:
+        one = configs.plain(config)
+        one["data"] = {**one["data"], "fold": name, "folds": ()}
+        run(one, folder.path / "folds" / name)
+    if jax.process_index() == 0:
+        gather(folder.path, names)
+    return json.loads((folder.path / "eval" / f"{split}.json").read_text())
+
+
+def gather(workdir: Path, names: Sequence[str]) -> None:
+    """Writes eval/ of a workdir from those of its folds.
+
+    A split's csv holds the examples of all folds, each once where no two test splits share any.
+
+    Args:
+      workdir: with folds/<name>/eval/ in it.
+      names: of the folds.
+    """
+    folders = [workdir / "folds" / name / "eval" for name in names]
+    for file in sorted(folders[0].glob("*.json")):
+        read = {
+            name: json.loads((f / file.name).read_text())
+            for name, f in zip(names, folders, strict=True)
+        }
+        if file.name == "missing.json":
+            shown = read[names[0]]["subsets"]
+            subsets = {m: together({n: r["subsets"][m] for n, r in read.items()}) for m in shown}
+            write_json(workdir / "eval" / file.name, {"split": "test", "subsets": subsets})
+        else:
+            write_json(workdir / "eval" / file.name, together(read))
+    for file in sorted(folders[0].glob("*.csv")):
+        rows: list[list[str]] = []
+        for folder in folders:
+            with (folder / file.name).open(newline="") as opened:
+                head, *body = csv.reader(opened)
+            rows += body
+        with (workdir / "eval" / file.name).open("w", newline="") as opened:
+            csv.writer(opened).writerows([head, *rows])
+
+
+def together(per_fold: Mapping[str, Result]) -> Result:
+    """Returns mean and std over folds of each metric, and each fold's own.
+
+    Args:
+      per_fold: by fold, its metrics; of several seeds, those with `mean`.
+    """
+    own = {name: _numbers(result.get("mean", result)) for name, result in per_fold.items()}
+    return {**metrics.over_seeds(list(own.values())), "per_fold": own}
+
+
+def _numbers(result: Result) -> Result:
+    """Returns metrics as they were before JSON: NaN for null, as of a class that a fold lacks."""
+    return {name: math.nan if value is None else value for name, value in result.items()}

@@ -1,0 +1,347 @@
+"""Prepared clips read once by frozen towers: features in place of frames and of words.
+
+    DATA/<name>/encoded-<towers>/1.0.0/    as `affectjax.data.prepare.prepared` reads it
+
+Frames become what CLIP's image tower gives for each, a transcript what a text tower gives for the
+whole; sound stays, and transcripts are kept beside. A training then runs neither tower on a clip
+again. What made the features stands in affectjax.json, so that a run with other weights is refused.
+
+Letters: B clips, T frames, H height, W width, L tokens, D features.
+"""
+
+import dataclasses
+import functools
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+
+from affectjax import weights
+from affectjax.data.batches import streams
+from affectjax.data.batches.inputs import Frames, Inputs, Text
+from affectjax.data.batches.tokenizer import Tokenizer
+from affectjax.data.prepare import planning, prepared, writing
+from affectjax.data.prepare.builders import clips as builder
+from affectjax.data.prepare.planning import CLIPS, Plan
+from affectjax.data.prepare.prepared import Prepared
+from affectjax.data.prepare.records import Source, packed, stored
+from affectjax.data.raw import readers, sets
+from affectjax.errors import InputError
+from affectjax.models.bert import Bert
+from affectjax.models.clip import ImageTower, TextTower
+from affectjax.models.encoders import encode_frames
+from affectjax.tasks.umbenet.assembly import DTYPES
+
+# By kind of features, the modalities that they are made of.
+FEATURES = {"clip": ("text", "vision"), "bert": ("text",)}
+# Images, and texts where there are no images, that a tower takes at once.
+_IMAGES, _TEXTS = 64, 32
+_THREADS = 2
+
+Batch = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+    """What to do with prepared clips.
+
+    Attributes:
+      features: "clip" for frames and transcripts by CLIP's towers, "bert" for transcripts alone, by
+        the mean of BERT's tokens.
+      weights: a local folder in Hugging Face's layout.
+      frames: the most of a clip, the middle ones of as many equal stretches.
+      tokens: the most of a transcript, start and end among them, and no more than the tower reads.
+      dtype: in which the towers compute; what they give is stored in float32.
+    """
+
+    features: str
+    weights: str
+    frames: int = 16
+    tokens: int = 77
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        for key, allowed in (("features", tuple(FEATURES)), ("dtype", DTYPES)):
+            if getattr(self, key) not in allowed:
+                value = getattr(self, key)
+                raise InputError(f"{key} is {value!r}; allowed: {', '.join(allowed)}")
+        for key, least in (("frames", 1), ("tokens", 2)):
+            if getattr(self, key) < least:
+                raise InputError(f"{key} is {getattr(self, key)}; allowed: {least} or more")
+        if not self.weights:
+            raise InputError(f"features {self.features!r} need weights, a local folder")
+
+
+def encode(source: str | Path, data_dir: str | Path, encoding: Encoding) -> Path:
+    """Returns the folder of clips with features in place of frames and transcripts; writes it.
+
+    When the same features of the same clips are there already, they are returned as they are.
+
+    Args:
+      source: prepared clips. Those that CLIP has read may still go to BERT for their transcripts.
+      data_dir: where prepared data sets live.
+      encoding: what to do.
+
+    Raises:
+      InputError: these are no clips, or have nothing to encode; the weights do not fit; or features
+        of other clips or by other weights stand there.
+    """
+    opened = prepared.open_prepared(source)
+    towers = _towers(opened, encoding)
+    options = {
+        "name": opened.name,
+        "view": CLIPS,
+        "version": planning.VERSION,
+        "checksum": opened.card["key"],
+        "encoded": towers.made,
+    }
+    module = sets.get(opened.name)
+    plan = EncodedPlan(module, opened.spec, opened.path, {}, options, opened)
+    return writing.carry_out(plan, Path(data_dir), functools.partial(_write, towers))
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedPlan(Plan):
+    """An encoding of prepared clips.
+
+    Attributes:
+      opened: the clips.
+    """
+
+    opened: Prepared
+
+    @property
+    def inputs(self) -> dict[str, dict[str, Any]]:
+        """Returns what the card says of each modality."""
+        return {m: self.options["encoded"].get(m, said) for m, said in self.opened.inputs.items()}
+
+    @property
+    def folder(self) -> Path:
+        """Returns where the result stands below the folder of prepared data sets."""
+        towers = {said["encoder"] for said in self.inputs.values() if said.get("encoder")}
+        name = "-".join(("encoded", *sorted(towers)))
+        return Path(self.options["name"], name, planning.VERSION)
+
+    def read(self) -> tuple[dict[str, Source], readers.Ledger]:
+        """Returns the clips by split; all of them can be used."""
+        return {s: self.opened.source(s) for s in self.opened.splits}, readers.Ledger(strict=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Towers:
+    """What encodes some modalities.
+
+    Attributes:
+      made: by modality, what the card says of its features.
+      inputs: how records become batches for the towers.
+      params: theirs.
+      run: `(params, batch)` to `[B, T, D]` float32 by modality.
+    """
+
+    made: dict[str, dict[str, Any]]
+    inputs: Inputs
+    params: Any
+    run: Callable[[Any, Batch], dict[str, jax.Array]]
+
+
+def _towers(opened: Prepared, encoding: Encoding) -> _Towers:
+    """Returns the towers for what the clips have; raises an InputError where they do not fit."""
+    wanted = _wanted(opened, encoding)
+    find = {"clip": weights.clip, "bert": weights.bert}[encoding.features]
+    found = find(encoding.weights)
+    dtype = jnp.dtype(encoding.dtype)
+    kinds, runs, width, tokenizer = {}, {}, {}, None
+    if "vision" in wanted:
+        args = _tower_of(found, "image", encoding)
+        have = opened.inputs["vision"]
+        if have["size"] != args["image_size"]:
+            raise InputError(
+                f"{opened.path}: frames of {have['size']} pixels, but the image tower in "
+                f"{encoding.weights} reads {args['image_size']}; prepare them of that size"
+            )
+        kinds["vision"] = Frames(min(encoding.frames, have["longest"]), have["size"])
+        runs["vision"] = _vision(ImageTower(**args, dtype=dtype), found.mean, found.std)
+        width["vision"] = args["projection"]
+    if "text" in wanted:
+        clip = encoding.features == "clip"
+        args = _tower_of(found, "text", encoding) if clip else found.args
+        tokenizer = _tokenizer(encoding, args["vocab"])
+        kinds["text"] = Text(min(encoding.tokens, args["length"]))
+        runs["text"] = _text((TextTower if clip else Bert)(**args, dtype=dtype), clip)
+        width["text"] = args["projection" if clip else "width"]
+
+    @jax.jit
+    def run(params: Any, batch: Batch) -> dict[str, jax.Array]:
+        return {m: one(params, batch[m]).astype(jnp.float32) for m, one in runs.items()}
+
+    said = {
+        "kind": "features",
+        "encoder": encoding.features,
+        "weights": Path(encoding.weights).resolve().name,
+        "checksum": weights.checksum(found),
+        "dtype": encoding.dtype,
+    }
+    own = {"text": {"tokens": encoding.tokens}, "vision": {"frames": encoding.frames}}
+    made = {
+        m: {**said, "length": 1 if m == "text" else kinds[m].count, "width": width[m], **own[m]}
+        for m in wanted
+    }
+    inputs = Inputs(kinds, opened.spec, tokenizer=tokenizer)
+    return _Towers(made, inputs, jax.device_put(found.params), run)
+
+
+def _wanted(opened: Prepared, encoding: Encoding) -> tuple[str, ...]:
+    """Returns the modalities to encode: those that the clips have as frames, or as transcripts."""
+    if opened.view != CLIPS:
+        raise InputError(f"{opened.path}: holds {opened.view}; only clips can be encoded")
+    wanted = tuple(m for m in FEATURES[encoding.features] if m in opened.inputs)
+    if not wanted:
+        raise InputError(
+            f"{opened.path}: has none of {', '.join(FEATURES[encoding.features])}, of which "
+            f"features {encoding.features!r} are made"
+        )
+    if "vision" in wanted and opened.inputs["vision"]["kind"] != "frames":
+        raise InputError(
+            f"{opened.path}: its frames are encoded already; name the clips themselves"
+        )
+    return wanted
+
+
+def _tower_of(found: weights.ClipWeights, name: str, encoding: Encoding) -> dict[str, Any]:
+    """Returns the arguments of one tower of CLIP."""
+    args = getattr(found, name)
+    if args is None:
+        raise InputError(f"{encoding.weights} has no {name} tower; a CLIPModel has both")
+    return args
+
+
+def _tokenizer(encoding: Encoding, vocab: int) -> Tokenizer:
+    """Returns the tokenizer of the weights, whose tower knows `vocab` tokens."""
+    tokenizer = Tokenizer.load(encoding.weights)
+    if tokenizer.vocab > vocab:
+        raise InputError(
+            f"the tokenizer in {encoding.weights} has {tokenizer.vocab} tokens, but the text tower "
+            f"there knows {vocab}"
+        )
+    return tokenizer
+
+
+def _vision(
+    tower: ImageTower, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Callable[[Any, Batch], jax.Array]:
+    """Returns the features `[B, T, D]` of frames, as a function of parameters and `x`."""
+
+    def run(params: Any, vision: Batch) -> jax.Array:
+        one = functools.partial(tower.apply, {"params": params["image_tower"]})
+        return encode_frames(lambda images: one(images)[0], vision["x"], mean, std)
+
+    return run
+
+
+def _text(tower: TextTower | Bert, clip: bool) -> Callable[[Any, Batch], jax.Array]:
+    """Returns the features `[B, 1, D]` of texts, as a function of parameters and tokens."""
+
+    def run(params: Any, text: Batch) -> jax.Array:
+        own = params["text_tower"] if clip else params
+        return tower.apply({"params": own}, text["x"], text["mask"])[0][:, None]
+
+    return run
+
+
+class _Chunks:
+    """B clips at a time, by number: their records, and the batch that the towers read."""
+
+    def __init__(self, source: Source, inputs: Inputs, size: int):
+        self._source, self._inputs, self._size = source, inputs, size
+
+    def __len__(self) -> int:
+        return -(-len(self._source) // self._size)
+
+    def __getitem__(self, index: int) -> tuple[list[dict[str, Any]], Batch]:
+        start = index * self._size
+        rows = range(start, min(start + self._size, len(self._source)))
+        records = [self._source[row] for row in rows]
+        # The last batch is padded: one shape is compiled, once.
+        return records, self._inputs.collate(records + [None] * (self._size - len(rows)))
+
+
+def _write(
+    towers: _Towers,
+    plan: EncodedPlan,
+    sources: dict[str, Source],
+    ledger: readers.Ledger,
+    place: Path,
+) -> Path:
+    """Returns the finished folder, written in a place of its own; see `writing.Write`."""
+    del ledger
+    opened = plan.opened
+    kinds = {m: said["kind"] for m, said in plan.inputs.items()}
+    features = {m: said for m, said in plan.inputs.items() if said["kind"] == "features"}
+    widths = {m: said["width"] for m, said in features.items()}
+    label = opened.index(next(iter(sources))).label[0]
+    count = sum(opened.splits.values())
+    # Only where somebody watches.
+    with tqdm.tqdm(desc=opened.name, total=count, unit="clip", disable=None) as bar:
+        folder = builder.write(
+            place / "records",
+            kinds=kinds,
+            widths=widths,
+            dtypes=dict.fromkeys(widths, np.float32),
+            label=label,
+            splits={
+                stored(split): functools.partial(_examples, towers, source, kinds, bar)
+                for split, source in sources.items()
+            },
+        )
+    card = opened.card | {
+        "inputs": plan.inputs,
+        "lengths": {m: said["length"] for m, said in features.items()},
+        "dims": widths,
+        "options": plan.options,
+        "key": plan.key,
+    }
+    writing.write_json(folder / writing.CARD, card)
+    # Ids, labels, what is there and what is said are as they were.
+    for name in (writing.EXAMPLES, writing.FOLDS):
+        if (opened.path / name).is_file():
+            shutil.copy(opened.path / name, folder / name)
+    return folder
+
+
+def _examples(
+    towers: _Towers, source: Source, kinds: Mapping[str, str], bar: tqdm.tqdm
+) -> Iterator[dict[str, Any]]:
+    """Yields the examples of a split as the builder wants them."""
+    vision = towers.inputs.kinds.get("vision")
+    size = max(1, _IMAGES // vision.count) if vision else _TEXTS
+    for records, batch in streams.Batches(_Chunks(source, towers.inputs, size), _THREADS):
+        given = {m: batch[m] for m in towers.made}
+        made = jax.device_get(towers.run(towers.params, given))
+        for row, record in enumerate(records):
+            steps = {m: int(batch[m]["mask"][row].sum()) for m in made}
+            # A text of any length is one step; where there is none, there is none.
+            own = {m: value[row, : steps[m]] for m, value in made.items()}
+            yield _example(record, kinds, own)
+        bar.update(len(records))
+
+
+def _example(
+    record: Mapping[str, Any], kinds: Mapping[str, str], made: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """Returns an example with what was made of it in place of what was there."""
+    text = record["transcript"]
+    example = {key: record[key] for key in ("id", "label", "transcript")}
+    example["has_transcript"] = bool(text)
+    for m, kind in kinds.items():
+        if m in made:
+            example[m] = made[m]
+        elif kind == "frames":
+            example |= packed(m, record[m])
+        else:
+            example[m] = record[m]
+    return example
