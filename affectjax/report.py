@@ -186,8 +186,8 @@ def describe_concepts(folder: str | Path, path: Path) -> dict[str, Any]:
 
     Returns:
       `silhouettes` (see `affectjax.reports.embeddings.silhouettes`), `pools`: by modality and
-      class the `count` of concepts and the least confidence among them, `threshold`, NaN of an empty pool; `top` and
-      `correct_only` as in `affectjax.tasks.supramodal.concept_bank.select`.
+      class the `count` of concepts and the least confidence among them, `threshold`, NaN of an
+      empty pool; `top` and `correct_only` as in `affectjax.tasks.supramodal.concept_bank.select`.
 
     Raises:
       InputError: a file is missing or damaged.

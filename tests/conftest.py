@@ -96,8 +96,12 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def _compiled(tmp_path_factory):
-    """Keeps what was compiled for the rest of this test run, its child processes among them."""
-    keep_compiled(str(tmp_path_factory.mktemp("compiled")))
+    """Keeps what was compiled for the rest of this test run, its child processes among them.
+
+    JAX_COMPILATION_CACHE_DIR names a folder that further test runs share.
+    """
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or tmp_path_factory.mktemp("compiled")
+    keep_compiled(str(folder))
 
 
 def keep_compiled(folder):

@@ -1,12 +1,15 @@
-"""Configs checked key by key: a key that nobody reads is an error, and so is a misspelt one.
+"""Configs checked key by key: a key that the run does not read is an error, as is a misspelt one.
 
-Every section of a config is read into the dataclass that uses it, so the fields of that dataclass
-are the keys of the section, and nothing can be set that nothing reads.
+Every section of a config is read into the dataclasses that use it, its parts. The fields of the
+parts are the keys of the section; which parts it has may depend on other keys (a data set of clips
+has other keys than one of feature sequences). A config need not name every key: those that it
+leaves out have the defaults of their parts. `resolve` fills them in, and refuses all others.
 """
 
 import dataclasses
 import difflib
 import json
+import typing
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
@@ -50,27 +53,107 @@ def check_keys(found: Collection[str], known: Collection[str], where: str) -> No
             raise InputError(f'unknown config key "{where}.{key}"{hint}')
 
 
-def read(cls: type[T], section: Mapping[str, Any], where: str) -> T:
-    """Returns dataclass `cls` with the values of a config section.
+def fields(*parts: type) -> dict[str, dataclasses.Field]:
+    """Returns by key the fields of the parts of a section, those that a config may set."""
+    return {f.name: f for part in parts for f in dataclasses.fields(part) if f.init}
+
+
+def read(
+    parts: type[T] | tuple[type, ...],
+    section: Mapping[str, Any],
+    where: str,
+    others: Collection[type] = (),
+) -> T | tuple[Any, ...]:
+    """Returns the parts of a section with its values: one instance, or a tuple of several.
 
     Args:
-      cls: a dataclass; its fields are the allowed keys.
-      section: the keys and values.
+      parts: a dataclass, or several whose fields are together the keys of the section.
+      section: the keys and values; those that it leaves out have their defaults.
       where: the section's name, as in `config.data`, for the errors.
+      others: parts that the section would have with other values, such as those of another encoder.
+        A key of theirs may stay as long as it has its default, for the command line can set a key
+        but not remove one.
 
     Raises:
-      InputError: a key is no field, a value is refused, or a field without default is missing.
+      InputError: a key that is no field, a value of another type, one that is refused, or a field
+        without default that is missing.
     """
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-    check_keys(section, fields, where)
-    for name, field in fields.items():
+    several = parts if isinstance(parts, tuple) else (parts,)
+    known, section = fields(*several), plain(section)
+    unused = {k: f.default for k, f in fields(*others).items() if k not in known}
+    section = {k: v for k, v in section.items() if k not in unused or v != unused[k]}
+    check_keys(section, known, where)
+    for name, field in known.items():
         required = field.default is field.default_factory is dataclasses.MISSING
         if required and name not in section:
             raise InputError(f'config key "{where}.{name}" is missing')
-    try:
-        return cls(**{key: plain(value) for key, value in section.items()})
-    except (TypeError, ValueError) as error:
-        raise InputError(f'"{where}": {error}') from error
+    made = []
+    for part in several:
+        own, types = fields(part), typing.get_type_hints(part)
+        values = {k: _typed(section[k], types[k], f"{where}.{k}") for k in own if k in section}
+        try:
+            made.append(part(**values))
+        except InputError as error:
+            raise InputError(f'"{where}": {error}') from error
+        except (TypeError, ValueError) as error:
+            raise InputError(f'"{where}": {error}') from error
+    return tuple(made) if isinstance(parts, tuple) else made[0]
+
+
+def _typed(value: Any, kind: Any, key: str) -> Any:
+    """Returns a value as its field declares it; the command line gives 1 for 1.0 and for "1"."""
+    kind = typing.get_origin(kind) or kind
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind is str and type(value) in (int, float):
+        return str(value)
+    wrong = kind in _SAID and not (
+        isinstance(value, kind) and (kind is bool) == (type(value) is bool)
+    )
+    if wrong:
+        raise InputError(f'"{key}" is {value!r}; allowed: {_SAID[kind]}')
+    return value
+
+
+_SAID = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple: 'a tuple, as in "(1, 2)"',
+}
+
+
+def resolve(
+    config: Mapping[str, Any],
+    sections: Mapping[str, tuple[Collection[type], Collection[type]]],
+) -> dict[str, Any]:
+    """Returns the whole config: every key that the run reads, those left out with their defaults.
+
+    Args:
+      config: as a config file and the command line made it.
+      sections: by dotted name, as in "stages.train", the parts of each section and the `others` of
+        `read`. A name of several levels is read where its section is there.
+
+    Raises:
+      InputError: a section or a key that the run does not read, or see `read`.
+    """
+    whole = plain(config)
+    check_top_level(whole)
+    for name, (parts, others) in sections.items():
+        *above, last = name.split(".")
+        holder = whole
+        for level in above:
+            holder = holder.get(level, {})
+        if last not in holder:
+            continue
+        made = read(tuple(parts), holder[last], f"config.{name}", others)
+        holder[last] = {
+            key: plain(getattr(part, key))
+            for kind, part in zip(parts, made, strict=True)
+            for key in fields(kind)
+        }
+    return whole
 
 
 def plain(value: Any) -> Any:

@@ -53,7 +53,7 @@ class GuidedConfig:
     modalities: tuple[str, ...] = ()
     guide: bool = True
     bank: str = ""
-    concept_bank: tuple[str, ...] = ()
+    concepts: tuple[str, ...] = ()
     count: int = 8
     generalize: bool = True
     weight: float = 0.5
