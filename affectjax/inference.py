@@ -27,7 +27,7 @@ from affectjax.models.umbenet import POOL
 from affectjax.runtime import configs, parallel
 from affectjax.runtime.workdir import Workdir, write_json
 from affectjax.tasks import base
-from affectjax.training import evaluator, folds
+from affectjax.training import evaluator, folds, run_config
 
 Predictions = dict[str, np.ndarray]
 SEVERAL = "several"  # in place of a modality: several at once
@@ -138,7 +138,7 @@ class Recognizer:
         """
         path = Path(workdir)
         config = Workdir(path).config()
-        data = configs.read(DataConfig, config["data"], "config.data")
+        data = run_config.data_sets(config).get(base.MAIN, DataConfig(""))
         self.window = data.seconds if window is None else window
         self.hop = self.window / 2 if hop is None else hop
         if not (0 < self.hop <= self.window < math.inf):

@@ -6,7 +6,14 @@ from ml_collections import config_flags
 from affectjax.errors import InputError
 from affectjax.runtime import app
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A config file, as configs/mcr.py:mosi.")
+# A config file need not name every key of a run: those that it leaves out can be set here, too.
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "A config file, as configs/mcr.py:mosi.",
+    lock_config=False,
+    accept_new_attributes=True,
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; see README.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do; train evaluates too.")
 

@@ -18,14 +18,7 @@ Table 1 of Yang et al. 2023; the dropout rates, which the paper does not give, a
 
 from ml_collections import config_dict
 
-from affectjax.data.batches.dataset import DataConfig
-from affectjax.errors import InputError
-from affectjax.models.mcr import MCR
-from affectjax.runtime.configs import section
-from affectjax.runtime.optim import OptimConfig
-from affectjax.runtime.parallel import ParallelConfig
-from affectjax.tasks.base import StageConfig
-from affectjax.training.loop import TrainConfig
+from affectjax.runtime import config_files
 
 # name of the data set: batch, learning rate, epochs, heads, kernel of audio, layers, selected by
 TABLE_1 = {
@@ -39,39 +32,43 @@ TABLE_1 = {
 
 def get_config(arg: str = "synth") -> config_dict.ConfigDict:
     """Returns the config of a variant, as in "mosi" or "mosi,aligned,small"."""
-    name, *options = (arg or "synth").split(",")
-    if name not in TABLE_1 or not set(options) <= {"aligned", "small"}:
-        raise InputError(
-            f"configs/mcr.py:{arg} is no variant; allowed: {', '.join(TABLE_1)}, each also with "
-            "',aligned' and ',small'"
-        )
+    name, options = config_files.variant("configs/mcr.py", arg, TABLE_1, ("aligned", "small"))
     batch, rate, epochs, heads, audio_kernel, layers, select = TABLE_1[name]
-    config = config_dict.ConfigDict()
-    config.task = "mcr"
-    config.seed = 0
-    config.seeds = ()
-    config.data = section(
-        DataConfig,
-        name="affect_synth" if name == "synth" else name,
-        aligned="aligned" in options,
-        max_length=config_dict.ConfigDict(),
+    config = config_files.run(
+        "mcr",
+        data={
+            **config_files.DATA,
+            "name": "affect_synth" if name == "synth" else name,
+            "view": "sequences",
+            "aligned": "aligned" in options,
+            "max_length": {},
+            "standardize": ("audio", "vision"),
+        },
+        model={
+            "name": "mcr",
+            "modalities": (),
+            "kernels": {"text": 3, "audio": audio_kernel, "vision": 3},
+            "width": 40,
+            "heads": heads,
+            "layers": layers,
+            "input_dropout": {},
+            "embed_dropout": 0.1,
+            "attention_dropout": 0.1,
+            "relu_dropout": 0.1,
+            "residual_dropout": 0.1,
+            "output_dropout": 0.1,
+            # The ablations of Table 5.
+            "targets": (),
+            "cmu": True,
+            "scu": True,
+            "mutual": True,
+            "attention_layer": "collapsed",
+            "source_update": "memory",
+            "structure": "parallel",
+        },
+        optim={"name": "adam", "learning_rate": rate, "clip_norm": 1.0, "schedule": "constant"},
+        stages={"train": {"epochs": epochs, "batch_size": batch, "select": select, "patience": 20}},
     )
-    config.model = section(
-        MCR,
-        *("outputs", "axis_name"),
-        modalities=(),
-        kernels=config_dict.ConfigDict({"text": 3, "audio": audio_kernel, "vision": 3}),
-        input_dropout=config_dict.ConfigDict(),
-        heads=heads,
-        layers=layers,
-    )
-    with config.model.unlocked():
-        config.model.name = "mcr"
-    config.optim = section(OptimConfig, learning_rate=rate)
-    stage = section(StageConfig, epochs=epochs, batch_size=batch, select=select, patience=20)
-    config.stages = config_dict.ConfigDict({"train": stage})
-    config.train = section(TrainConfig)
-    config.parallel = section(ParallelConfig)
     if "small" in options:
         _for_a_small_set(config)
     return config
@@ -79,23 +76,24 @@ def get_config(arg: str = "synth") -> config_dict.ConfigDict:
 
 def _for_a_small_set(config: config_dict.ConfigDict) -> None:
     """Regularises a config for about a thousand utterances; its length is fixed beforehand."""
-    config.model.update(
-        encoder_norm=False,
-        zero_init=True,
-        input_dropout=config_dict.ConfigDict({"text": 0.5, "audio": 0.9, "vision": 0.9}),
-        embed_dropout=0.3,
-        attention_dropout=0.2,
-        relu_dropout=0.3,
-        residual_dropout=0.3,
-        output_dropout=0.3,
-    )
-    config.model.kernels = config_dict.ConfigDict({"text": 1, "audio": 1, "vision": 1})
-    config.optim.update(
-        name="adamw",
-        learning_rate=2e-3,
-        weight_decay=1.0,
-        schedule="cosine",
-        warmup_epochs=2.0,
-        average_decay=0.99,
-    )
-    config.stages.train.update(epochs=30, batch_size=64, select="last", patience=0)
+    with config.unlocked():
+        config.model.update(
+            encoder_norm=False,
+            zero_init=True,
+            input_dropout=config_dict.ConfigDict({"text": 0.5, "audio": 0.9, "vision": 0.9}),
+            embed_dropout=0.3,
+            attention_dropout=0.2,
+            relu_dropout=0.3,
+            residual_dropout=0.3,
+            output_dropout=0.3,
+        )
+        config.model.kernels = config_dict.ConfigDict({"text": 1, "audio": 1, "vision": 1})
+        config.optim.update(
+            name="adamw",
+            learning_rate=2e-3,
+            weight_decay=1.0,
+            schedule="cosine",
+            warmup_epochs=2.0,
+            average_decay=0.99,
+        )
+        config.stages.train.update(epochs=30, batch_size=64, select="last", patience=0)

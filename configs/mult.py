@@ -15,14 +15,7 @@ are those that Tsai et al. 2019 published for their benchmarks.
 
 from ml_collections import config_dict
 
-from affectjax.data.batches.dataset import DataConfig
-from affectjax.errors import InputError
-from affectjax.models.mult import MulT
-from affectjax.runtime.configs import section
-from affectjax.runtime.optim import OptimConfig
-from affectjax.runtime.parallel import ParallelConfig
-from affectjax.tasks.base import StageConfig
-from affectjax.training.loop import TrainConfig
+from affectjax.runtime import config_files
 
 # name: batch, learning rate, epochs, heads, kernel of audio, embed and attention dropout, clip
 PUBLISHED = {
@@ -36,42 +29,45 @@ PUBLISHED = {
 
 def get_config(arg: str = "synth") -> config_dict.ConfigDict:
     """Returns the config of a variant, as in "mosi" or "mosi,aligned"."""
-    name, *options = (arg or "synth").split(",")
-    if name not in PUBLISHED or not set(options) <= {"aligned"}:
-        raise InputError(
-            f"configs/mult.py:{arg} is no variant; allowed: {', '.join(PUBLISHED)}, each also "
-            "with ',aligned'"
-        )
+    name, options = config_files.variant("configs/mult.py", arg, PUBLISHED, ("aligned",))
     batch, rate, epochs, heads, audio_kernel, embed, attention, clip = PUBLISHED[name]
-    config = config_dict.ConfigDict()
-    config.task = "mcr"
-    config.seed = 0
-    config.seeds = ()
-    config.data = section(
-        DataConfig,
-        name="affect_synth" if name == "synth" else name,
-        aligned="aligned" in options,
-        max_length=config_dict.ConfigDict(),
+    return config_files.run(
+        "mcr",
+        data={
+            **config_files.DATA,
+            "name": "affect_synth" if name == "synth" else name,
+            "view": "sequences",
+            "aligned": "aligned" in options,
+            "max_length": {},
+            "standardize": ("audio", "vision"),
+        },
+        model={
+            "name": "mult",
+            "modalities": (),
+            "kernels": {"text": 3, "audio": audio_kernel, "vision": 3},
+            "width": 40,
+            "heads": heads,
+            "layers": 4,
+            "embed_dropout": embed,
+            "attention_dropout": attention,
+            "relu_dropout": 0.1,
+            "residual_dropout": 0.1,
+            "output_dropout": 0.1,
+        },
+        optim={
+            "name": "adam",
+            "learning_rate": rate,
+            "clip_norm": clip,
+            "schedule": "constant",
+            "plateau_patience": 20,
+            "plateau_factor": 0.1,
+        },
+        stages={
+            "train": {
+                "epochs": epochs,
+                "batch_size": batch,
+                "select": "war" if name == "synth" else "loss",
+                "patience": 20,
+            }
+        },
     )
-    config.model = section(
-        MulT,
-        *("outputs", "axis_name"),
-        modalities=(),
-        kernels=config_dict.ConfigDict({"text": 3, "audio": audio_kernel, "vision": 3}),
-        width=40,
-        heads=heads,
-        embed_dropout=embed,
-        attention_dropout=attention,
-        output_dropout=0.1,
-    )
-    with config.model.unlocked():
-        config.model.name = "mult"
-    config.optim = section(
-        OptimConfig, learning_rate=rate, clip_norm=clip, plateau_patience=20, plateau_factor=0.1
-    )
-    select = "war" if name == "synth" else "loss"
-    stage = section(StageConfig, epochs=epochs, batch_size=batch, select=select, patience=20)
-    config.stages = config_dict.ConfigDict({"train": stage})
-    config.train = section(TrainConfig)
-    config.parallel = section(ParallelConfig)
-    return config

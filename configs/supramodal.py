@@ -26,23 +26,12 @@ The paper's accuracies (its Tables 1 to 3; two RTX 4090, pretrained towers): RAF
 audio 60.97.
 """
 
+from typing import Any
+
 from ml_collections import config_dict
 
-from affectjax.data.batches.dataset import DataConfig
-from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
-from affectjax.runtime.configs import section
-from affectjax.runtime.optim import OptimConfig
-from affectjax.runtime.parallel import ParallelConfig
-from affectjax.tasks.supramodal.downstream import GuidedConfig
-from affectjax.tasks.supramodal.stages import (
-    ConceptsConfig,
-    DownstreamStage,
-    JointStage,
-    SequentialStage,
-)
-from affectjax.tasks.supramodal.towers import LearnerConfig
-from affectjax.training.loop import TrainConfig
+from affectjax.runtime import config_files
 
 VARIANTS = ("synth", "real", "mosi", "paper")
 # Of the run: one stage for as many epochs as both, what learns the concepts, what uses them, or a
@@ -50,130 +39,125 @@ VARIANTS = ("synth", "real", "mosi", "paper")
 PARTS = ("joint", "sequential", "learn", "downstream", *MODALITIES)
 
 
+# `config.data` of faces: one image an example.
+FACES = {"view": "clips", "class_map": "seven", "frames": 1, "sampling": "middle"}
+# Frames of raw files, as the sets with small grey faces have them.
+SMALL_CROPS = {"image_size": 48, "detector": "none"}
+HELD_OUT = {"valid": "holdout", "holdout": 0.1}
+
+
 def get_config(arg: str = "synth") -> config_dict.ConfigDict:
     """Returns the config of a variant, as in "real" or "synth,joint"."""
-    name, *options = (arg or "synth").split(",")
-    if name not in VARIANTS or len(options) > 1 or not set(options) <= set(PARTS):
-        raise InputError(
-            f"configs/supramodal.py:{arg} is no variant; allowed: {', '.join(VARIANTS)}, each also "
-            f"with one of {', '.join(',' + part for part in PARTS)}"
-        )
-    config = config_dict.ConfigDict()
-    config.task = "supramodal"
-    config.seed = 0
-    config.seeds = ()
-    root = config_dict.FieldReference("")
-    config.data = _main(name)
-    config.data.root = root
-    sources = [m for m in MODALITIES if m in options] or MODALITIES
-    config.data.sources = config_dict.ConfigDict({m: _source(name, m) for m in sources})
-    for m in sources:
-        config.data.sources[m].root = root
-    config.model = config_dict.ConfigDict({"learner": _learner(name), "guided": _guided(name)})
-    config.optim = _optim(name)
-    config.stages = config_dict.ConfigDict(_stages(name, *options))
-    config.train = section(TrainConfig)
-    config.parallel = section(ParallelConfig)
-    return config
+    name, options = config_files.variant("configs/supramodal.py", arg, VARIANTS, PARTS, most=1)
+    stages = _stages(name, *options)
+    learns = "joint" in stages or "sequential" in stages
+    data: dict[str, Any] = {"root": ""}
+    model = {}
+    if learns:
+        sources = [m for m in MODALITIES if m in options] or MODALITIES
+        data["sources"] = {m: _source(name, m) for m in sources}
+        model["learner"] = _learner(name, tuple(sources))
+    if "downstream" in stages:
+        data = config_files.DATA | data | _main(name)
+        model["guided"] = _guided(name)
+    return config_files.run("supramodal", data=data, model=model, optim=_optim(name), stages=stages)
 
 
-def _main(name: str) -> config_dict.ConfigDict:
+def _main(name: str) -> dict[str, Any]:
     """Returns `config.data`: what the recogniser learns."""
-    seven = {"view": "clips", "class_map": "seven", "frames": 1}
     if name == "mosi":
         # The tested utterances are `valid` on disk.
-        values = {"name": "mosi", "dir": "mosi_text_audio", "class_map": "two"}
-        values |= {"valid": "holdout", "holdout": 0.2, "test": "valid"}
-    elif name == "synth":
-        values = seven | {"name": "affect_unpaired", "modalities": ("vision",)}
-    elif name == "real":
-        values = seven | {"name": "fer2013", "dir": "fer2013", "image_size": 48}
-        # The test is PublicTest, which is `valid` on disk.
-        values |= {"detector": "none", "valid": "holdout", "holdout": 0.1, "test": "valid"}
-    else:
-        values = seven | {"name": "rafdb", "dir": "rafdb", "detector": "none"}
-        values |= {"valid": "holdout", "holdout": 0.1}
-    return section(DataConfig, max_length=_empty(), sources=_empty(), **values)
-
-
-def _source(name: str, m: str) -> config_dict.ConfigDict:
-    """Returns the section of an unpaired data set."""
-    three = "three" if m == "text" else "seven"
-    values = {"view": "clips", "class_map": three, "modalities": (m,), "frames": 1}
+        return {
+            "name": "mosi",
+            "dir": "mosi_text_audio",
+            "view": "sequences",
+            "class_map": "two",
+            "valid": "holdout",
+            "holdout": 0.2,
+            "test": "valid",
+        }
     if name == "synth":
-        values |= {"name": "affect_unpaired", "seconds": 1.5, "tokens": 24}
-    elif name in ("real", "mosi"):
-        values |= {
-            "vision": {"name": "fer2013", "dir": "fer2013", "image_size": 48, "test": "valid"}
-            | {"detector": "none", "valid": "holdout", "holdout": 0.1},
-            "text": {"name": "meld", "dir": "meld_text", "tokens": 48, "test": "valid"}
-            | {"valid": "holdout", "holdout": 0.1},
-            "audio": {"name": "ravdess", "dir": "ravdess_speech", "seconds": 4.0}
-            | {"valid": "holdout", "holdout": 0.1, "test": "valid"},
-        }[m]
-    else:
-        values |= {
-            "vision": {"name": "rafdb", "dir": "rafdb", "detector": "none"},
-            "text": {"name": "mosei", "dir": "mosei", "view": "sequences", "words": True},
-            "audio": {"name": "ravdess_all", "dir": "ravdess", "seconds": 10.0},
-        }[m]
-        if m == "vision":
-            values |= {"valid": "holdout", "holdout": 0.1}
-    return section(DataConfig, max_length=_empty(), sources=_empty(), **values)
-
-
-def _empty() -> config_dict.ConfigDict:
-    return config_dict.ConfigDict()
-
-
-def _learner(name: str) -> config_dict.ConfigDict:
-    if name == "paper":
-        return section(LearnerConfig, statistics="shared")
-    return section(
-        LearnerConfig,
-        vision="conv",
-        audio="mel",
-        width=256,
-        dropout=0.3,
-        flip=0.5,
-        shift=0.08,
-        contrast=0.2,
-        brightness=0.1,
-        gain_db=6.0,
-    )
-
-
-def _guided(name: str) -> config_dict.ConfigDict:
-    if name == "mosi":
-        return section(GuidedConfig, layers=2, dropout=0.3)
-    if name == "paper":
-        return section(GuidedConfig)
-    changes = {"flip": 0.5, "shift": 0.08, "contrast": 0.2, "brightness": 0.1}
-    return section(GuidedConfig, resnet_width=16 if name == "synth" else 64, **changes)
-
-
-def _optim(name: str) -> config_dict.ConfigDict:
-    if name == "paper":
-        return section(
-            OptimConfig,
-            name="adamw",
-            learning_rate=1e-4,
-            weight_decay=1e-5,
-            clip_norm=0.0,
-            schedule="cosine",
-            period_epochs=5.0,
+        return FACES | {"name": "affect_unpaired", "modalities": ("vision",)}
+    if name == "real":
+        # The test is PublicTest, which is `valid` on disk.
+        return (
+            FACES | SMALL_CROPS | HELD_OUT | {"name": "fer2013", "dir": "fer2013", "test": "valid"}
         )
-    return section(
-        OptimConfig,
-        name="adamw",
-        learning_rate=1e-3,
-        weight_decay=0.05,
-        schedule="cosine",
-        warmup_epochs=1.0,
-    )
+    files = {"image_size": 224, "detector": "none"}
+    return FACES | files | HELD_OUT | {"name": "rafdb", "dir": "rafdb"}
 
 
-def _stages(name: str, part: str = "") -> dict[str, config_dict.ConfigDict]:
+def _source(name: str, m: str) -> dict[str, Any]:
+    """Returns the section of an unpaired data set; one that is the main set has its splits."""
+    values = {"view": "clips", "class_map": "three" if m == "text" else "seven"}
+    if m == "vision":
+        values |= {"frames": 1}
+    if name == "synth":
+        own = {"vision": {}, "text": {"tokens": 24, "tokenizer": ""}, "audio": {"seconds": 1.5}}[m]
+        return values | {"name": "affect_unpaired"} | own
+    if name in ("real", "mosi"):
+        own = {
+            "vision": {"name": "fer2013", "dir": "fer2013", **SMALL_CROPS},
+            "text": {"name": "meld", "dir": "meld_text", "tokens": 48, "tokenizer": ""},
+            "audio": {"name": "ravdess", "dir": "ravdess_speech", "seconds": 4.0},
+        }[m]
+        return values | own | HELD_OUT | {"test": "valid"}
+    if m == "vision":
+        files = {"image_size": 224, "detector": "none"}
+        return values | files | HELD_OUT | {"name": "rafdb", "dir": "rafdb"}
+    if m == "text":
+        words = {"view": "sequences", "words": True, "tokens": 77, "tokenizer": ""}
+        return values | words | {"name": "mosei", "dir": "mosei"}
+    return values | {"name": "ravdess_all", "dir": "ravdess", "seconds": 10.0}
+
+
+def _learner(name: str, modalities: tuple[str, ...]) -> dict[str, Any]:
+    """Returns `config.model.learner`: a tower a modality, of the paper or small ones."""
+    lora = {"lora_rank": 6, "lora_alpha": 36.0, "lora_dropout": 0.2}
+    values = {"weights": "", "bert_weights": "", "clap_weights": "", "width": 512, "hidden": 256}
+    towers = {"text": "clip", "audio": "clap", "vision": "clip"}
+    if name == "paper":
+        own = {m: towers[m] for m in modalities}
+        return own | values | lora | {"statistics": "shared"}
+    towers |= {"audio": "mel", "vision": "conv"}
+    values |= {"width": 256, "statistics": "modality", "dropout": 0.3}
+    changes = {
+        "vision": {"flip": 0.5, "shift": 0.08, "contrast": 0.2, "brightness": 0.1},
+        "audio": {"gain_db": 6.0},
+    }
+    for m in modalities:
+        values |= {m: towers[m], **changes.get(m, {})}
+    return values
+
+
+def _guided(name: str) -> dict[str, Any]:
+    """Returns `config.model.guided`: the recogniser, and how concepts guide it."""
+    values = {
+        "modalities": (),
+        "guide": True,
+        "bank": "",
+        "concepts": (),
+        "count": 8,
+        "generalize": True,
+        "weight": 0.5,
+    }
+    if name == "mosi":
+        return values | {"heads": 8, "layers": 2, "dropout": 0.3}
+    if name == "paper":
+        return values | {"weights": "", "resnet_width": 64}
+    changes = {"flip": 0.5, "shift": 0.08, "contrast": 0.2, "brightness": 0.1}
+    return values | {"weights": "", "resnet_width": 16 if name == "synth" else 64} | changes
+
+
+def _optim(name: str) -> dict[str, Any]:
+    values = {"name": "adamw", "schedule": "cosine"}
+    if name == "paper":
+        paper = {"learning_rate": 1e-4, "weight_decay": 1e-5, "clip_norm": 0.0}
+        return values | paper | {"period_epochs": 5.0}
+    return values | {"learning_rate": 1e-3, "weight_decay": 0.05, "warmup_epochs": 1.0}
+
+
+def _stages(name: str, part: str = "") -> dict[str, dict[str, Any]]:
     """Returns `config.stages`: all of them, or those of a part of the run."""
     joint, sequential, downstream = {
         "synth": (4, 16, 30),
@@ -183,25 +167,26 @@ def _stages(name: str, part: str = "") -> dict[str, config_dict.ConfigDict]:
     }[name]
     both = joint + sequential
     # The paper's orthogonality is of features as they are.
-    sizes = {"batch_sizes": _empty(), "batch_size": 64, "unit_length": name != "paper"}
+    common = {"batch_sizes": {}, "batch_size": 64, "unit_length": name != "paper"}
     if name in ("real", "mosi"):
         # So that an epoch takes each modality through its data about once.
-        sizes["batch_sizes"] = config_dict.ConfigDict({"text": 64, "audio": 16, "vision": 128})
+        common["batch_sizes"] = {"text": 64, "audio": 16, "vision": 128}
+    weights = {"contrast": 0.05, "orthogonality": 0.1, "margin": 0.2, "contrast_seven": False}
+    turns = {"orthogonality": 0.1, "cycle": 1, "unit": "epochs", "select": "war"}
     stages = {
-        "joint": section(JointStage, epochs=joint, select="last", **sizes),
-        "sequential": section(SequentialStage, epochs=sequential, select="war", **sizes),
-        "concepts": section(ConceptsConfig),
-        "downstream": section(DownstreamStage, epochs=downstream, batch_size=64, select="war"),
+        "joint": {**common, **weights, "labels": "merged", "epochs": joint, "select": "last"},
+        "sequential": {**common, **turns, "epochs": sequential},
+        "concepts": {"top": 0.2, "selective": True},
+        "downstream": {"epochs": downstream, "batch_size": 64, "select": "war"},
     }
     if part == "joint":
-        alone = section(JointStage, epochs=both, select="war", labels="both", **sizes)
-        return {"joint": alone, "concepts": stages["concepts"]}
+        stages["joint"] |= {"epochs": both, "select": "war", "labels": "both"}
+        return {key: stages[key] for key in ("joint", "concepts")}
     if part == "sequential":
-        alone = section(SequentialStage, epochs=both, select="war", **sizes)
-        return {"sequential": alone, "concepts": stages["concepts"]}
+        stages["sequential"] |= {"epochs": both}
+        return {key: stages[key] for key in ("sequential", "concepts")}
     if part in MODALITIES:
-        plain = {**sizes, "orthogonality": 0.0}
-        return {"sequential": section(SequentialStage, epochs=both, select="war", **plain)}
+        return {"sequential": stages["sequential"] | {"epochs": both, "orthogonality": 0.0}}
     if part == "learn":
         stages.pop("downstream")
     return {"downstream": stages["downstream"]} if part == "downstream" else stages

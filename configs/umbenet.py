@@ -19,16 +19,11 @@ of Mai et al. 2024, who ran ViT-L/14 on two GPUs. The paper's WAR, video and aud
 57.25; video alone: DFEW 73.93, FERV39k 52.10, MAFW 55.04.
 """
 
+from typing import Any
+
 from ml_collections import config_dict
 
-from affectjax.data.batches.dataset import DataConfig
-from affectjax.errors import InputError
-from affectjax.runtime.configs import section
-from affectjax.runtime.optim import OptimConfig
-from affectjax.runtime.parallel import ParallelConfig
-from affectjax.tasks.umbenet import UMBEnetStage
-from affectjax.tasks.umbenet.assembly import ModelConfig
-from affectjax.training.loop import TrainConfig
+from affectjax.runtime import config_files
 
 PAPER = ("dfew", "ferv39k", "mafw")
 # name of the data set: batch, epochs of stage 1, epochs of stage 2
@@ -44,42 +39,45 @@ LENGTHS = {
 }
 
 
+# What raw files of faces and films add to `config.data`.
+FILES = {"image_size": 224, "detector": "cascade"}
+# The modalities that the clips of a set have, where it is not all three.
+HAVE = {"dfew": ("audio", "vision"), "ferv39k": ("audio", "vision"), "fer2013": ("vision",)}
+
+
 def get_config(arg: str = "synth") -> config_dict.ConfigDict:
     """Returns the config of a variant, as in "dfew" or "synth,single"."""
-    name, *options = (arg or "synth").split(",")
-    if name not in LENGTHS or not set(options) <= {"single"}:
-        raise InputError(
-            f"configs/umbenet.py:{arg} is no variant; allowed: {', '.join(LENGTHS)}, each also "
-            "with ',single'"
-        )
-    config = config_dict.ConfigDict()
-    config.task = "umbenet"
-    config.seed = 0
-    config.seeds = ()
-    config.data = _data(name)
-    config.model = _model(name)
-    # One folder gives the towers and the words that they know.
-    folder = config_dict.FieldReference("")
-    config.model.weights = folder
-    config.data.tokenizer = folder
-    config.optim = _optim(name)
-    stages = {} if "single" in options else {"unimodal": _unimodal(name)}
-    stages["missing"] = _missing(name)
+    name, options = config_files.variant("configs/umbenet.py", arg, LENGTHS, ("single",))
+    stages = {"unimodal": _unimodal(name), "missing": _missing(name)}
     if "single" in options:
-        stages["missing"].epochs += _unimodal(name).epochs
-    config.stages = config_dict.ConfigDict(stages)
-    config.train = section(TrainConfig)
-    config.parallel = section(ParallelConfig)
+        stages["missing"]["epochs"] += stages.pop("unimodal")["epochs"]
+    config = config_files.run(
+        "umbenet", data=_data(name), model=_model(name), optim=_optim(name), stages=stages
+    )
+    if "tokens" in config.data:
+        # One folder gives the towers and the words that they know.
+        folder = config_dict.FieldReference("")
+        config.model.weights = folder
+        config.data.tokenizer = folder
     return config
 
 
-def _data(name: str) -> config_dict.ConfigDict:
+def _data(name: str) -> dict[str, Any]:
     """Returns `config.data`: clips, but for MOSI, whose features are published."""
-    values = {"name": "affect_synth" if name == "synth" else name, "view": "clips"}
+    values = {**config_files.DATA, "name": "affect_synth" if name == "synth" else name}
+    if name == "mosi":
+        return values | {"view": "sequences", "threshold": 0.0, "standardize": ("audio", "vision")}
+    values |= {"view": "clips", "frames": 16, "sampling": "middle"}
+    have = HAVE.get(name, ("text", "audio", "vision"))
+    if "text" in have:
+        values |= {"tokens": 77, "tokenizer": ""}
+    if "audio" in have:
+        values |= {"seconds": 5.0}
     if name == "synth":
-        values |= {"tokens": 24, "seconds": 1.5}
-    elif name in PAPER:
-        values |= {"sampling": "random", "valid": "holdout", "holdout": 0.1}
+        return values | {"tokens": 24, "seconds": 1.5}
+    values |= FILES
+    if name in PAPER:
+        values |= {"sampling": "random", "valid": "holdout", "holdout": 0.1, "folds": ()}
         # DFEW and FERV39k come as face crops.
         values |= {"detector": "cascade" if name == "mafw" else "none"}
         if name == "mafw":
@@ -90,74 +88,93 @@ def _data(name: str) -> config_dict.ConfigDict:
     elif name == "fer2013":
         values |= {"frames": 1, "image_size": 48, "detector": "none", "test": "valid"}
         values |= {"valid": "holdout", "holdout": 0.1}
-    elif name == "mosi":
-        values |= {"view": "sequences", "threshold": 0.0}
-    return section(DataConfig, max_length=config_dict.ConfigDict(), **values)
+    return values
 
 
-def _model(name: str) -> config_dict.ConfigDict:
+def _model(name: str) -> dict[str, Any]:
     """Returns `config.model`: small towers from scratch; the paper's sets add augmentation."""
-    small = {
-        "vision": "conv",
+    values = {
+        "modalities": (),
+        "weights": "",
+        "text": "clip",
+        "audio": "conv",
+        "vision": "clip",
+        "fusion_layers": 1,
+        "pool_size": 32,
+        "top_k": 5,
+        "prompt_tokens": 32,
+        "inherent_tokens": 32,
+        "query_map": "identity",
+        "pull": 0.1,
+        "l1": 1e-4,
+        "dropout": 0.0,
+    }
+    if name in PAPER:
+        frozen = {"frozen": ("text_tower", "image_tower"), "logit_scale": 100.0}
+        return values | frozen | {"temporal_layers": 12, "flip": 0.5, "shift": 0.05}
+    values |= {
         "width": 128,
         "text_width": 128,
         "heads": 4,
-        "temporal_heads": 4,
-        "temporal_layers": 1,
         "prompt_tokens": 8,
         "inherent_tokens": 8,
         "logit_scale": 14.0,
         "dropout": 0.2,
-        "flip": 0.5,
-        "gain_db": 6.0,
         # Adam moves W1 as fast for a small L1 term as for a large one: with SPEC's 1e-4 these
         # small gates are zero within two epochs.
         "l1": 1e-6,
     }
-    if name in PAPER:
-        return section(
-            ModelConfig,
-            frozen=("text_tower", "image_tower"),
-            logit_scale=100.0,
-            flip=0.5,
-            shift=0.05,
-        )
-    if name == "fer2013":
-        small |= {"shift": 0.08, "contrast": 0.2, "brightness": 0.1}
     if name == "mosi":
-        small |= {"text": "features", "audio": "features", "vision": "features"}
-    return section(ModelConfig, **small)
+        return values | dict.fromkeys(("text", "audio", "vision"), "features")
+    values |= {"vision": "conv", "temporal_layers": 1, "temporal_heads": 4, "flip": 0.5}
+    if name == "fer2013":
+        return values | {"shift": 0.08, "contrast": 0.2, "brightness": 0.1}
+    return values | {"gain_db": 6.0}
 
 
-def _optim(name: str) -> config_dict.ConfigDict:
+def _optim(name: str) -> dict[str, Any]:
     if name in PAPER:
-        return section(
-            OptimConfig,
-            learning_rate=2e-3,
-            plateau_patience=3,
-            plateau_factor=0.6,
-            stop_rate=1e-7,
-        )
-    return section(
-        OptimConfig,
-        name="adamw",
-        learning_rate=1e-3,
-        weight_decay=0.2 if name in ("fer2013", "mosi") else 0.5,
-        schedule="cosine",
-        warmup_epochs=1.0,
-        average_decay=0.98,
-    )
+        return {
+            "name": "adam",
+            "learning_rate": 2e-3,
+            "clip_norm": 1.0,
+            "schedule": "constant",
+            "plateau_patience": 3,
+            "plateau_factor": 0.6,
+            "stop_rate": 1e-7,
+        }
+    return {
+        "name": "adamw",
+        "learning_rate": 1e-3,
+        "clip_norm": 1.0,
+        "weight_decay": 0.2 if name in ("fer2013", "mosi") else 0.5,
+        "schedule": "cosine",
+        "warmup_epochs": 1.0,
+        "average_decay": 0.98,
+    }
 
 
-def _unimodal(name: str) -> config_dict.ConfigDict:
+def _unimodal(name: str) -> dict[str, Any]:
     """Returns stage 1: its last epoch counts, for the prompts that it leaves activated."""
     size, epochs, _ = LENGTHS[name]
-    return section(
-        UMBEnetStage, epochs=epochs, batch_size=size, select="last", shows="one", usage_penalty=1.0
-    )
+    return {
+        "epochs": epochs,
+        "batch_size": size,
+        "select": "last",
+        "shows": "one",
+        "usage_penalty": 1.0,
+        "transfer_threshold": 0.5,
+    }
 
 
-def _missing(name: str) -> config_dict.ConfigDict:
+def _missing(name: str) -> dict[str, Any]:
     size, _, epochs = LENGTHS[name]
     stop = 0.8 if name in PAPER else 0.0
-    return section(UMBEnetStage, epochs=epochs, batch_size=size, stop_accuracy=stop)
+    return {
+        "epochs": epochs,
+        "batch_size": size,
+        "select": "loss",
+        "shows": "subset",
+        "patience": 0,
+        "stop_accuracy": stop,
+    }

@@ -26,7 +26,6 @@ from jax import lax
 from ml_collections import config_dict
 
 from affectjax import metrics
-from affectjax.data.batches.dataset import DataConfig
 from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.raw import sets
 from affectjax.ops import losses
@@ -37,7 +36,7 @@ from affectjax.runtime.optim import OptimConfig
 from affectjax.runtime.parallel import Engine, ParallelConfig
 from affectjax.tasks import base
 from affectjax.training import loop
-from affectjax.training.loop import TrainConfig
+from affectjax.training.run_config import TrainConfig
 
 # Examples by split: 29 in batches of 8 are 4 steps, and the last batch holds 5.
 SIZES = {"train": 29, "valid": 9, "test": 10}
@@ -291,7 +290,7 @@ def toy_config(folder="", **changes):
     """
     config = config_dict.ConfigDict()
     config.task, config.seed, config.seeds = "toy", 0, ()
-    config.data = section(DataConfig, name="own", dir=str(folder), max_length=())
+    config.data = config_dict.ConfigDict({"name": "own", "dir": str(folder)})
     config.model = section(ToyModel)
     config.optim = section(OptimConfig, learning_rate=0.02)
     config.stages = config_dict.ConfigDict()

@@ -63,10 +63,10 @@ def _parse(argv: Sequence[str]) -> Sequence[str]:
     except (flags.Error, InputError, FileNotFoundError) as error:
         # ml_collections puts the traceback of a config file into its message; ours is its end.
         sys.exit(_refuse(str(error).rpartition(f"{InputError.__module__}.InputError: ")[2]))
-    except (AttributeError, KeyError):
-        # This is how ml_collections says that --config.key=value names no key of the config; the
-        # same exceptions from a fault in a config file keep their traceback.
-        sentence = _unknown_key(argv)
+    except (AttributeError, KeyError, TypeError):
+        # This is how ml_collections says that --config.section.key=value names no section; the same
+        # exceptions from a fault in a config file keep their traceback.
+        sentence = _unknown_section(argv)
         if sentence is None:
             raise
         sys.exit(_refuse(sentence))
@@ -79,18 +79,27 @@ def _config_file(argv: Sequence[str]) -> tuple[str, str]:
     return path, variant
 
 
-def _unknown_key(argv: Sequence[str]) -> str | None:
-    """Returns what is wrong with the first --config.key=value of no key; None if all are known."""
+def _unknown_section(argv: Sequence[str]) -> str | None:
+    """Returns what is wrong with the first --config.section.key=value of no section; None if none.
+
+    A key within a section may be one that the config file leaves out: the run itself checks it.
+    """
     from affectjax.runtime import configs  # slow: it imports JAX
 
     path, variant = _config_file(argv)
     config = runpy.run_path(path)["get_config"](*([variant] if variant else []))
     names = [arg.lstrip("-").partition("=")[0] for arg in argv if arg.startswith("-")]
-    keys = [name.removeprefix("config.") for name in names if name.startswith("config.")]
-    try:
-        configs.check_keys(keys, [*configs.flatten(config), *config], "config")
-    except InputError as error:
-        return str(error)
+    for name in (name for name in names if name.startswith("config.")):
+        section = configs.plain(config)
+        where, *above = name.split(".")[:-1]
+        for key in above:
+            try:
+                configs.check_keys([key], section, where)
+            except InputError as error:
+                return str(error)
+            section, where = section[key], f"{where}.{key}"
+            if not isinstance(section, dict):
+                return f'"{where}" is {section!r}, which has no keys'
     return None
 
 

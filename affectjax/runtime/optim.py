@@ -1,6 +1,8 @@
 """Optimizers and learning rates from `config.optim`."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import optax
 
@@ -9,23 +11,17 @@ SCHEDULES = ("constant", "cosine", "step")
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimConfig:
-    """`config.optim`.
+class Optimizer:
+    """The keys that every run reads.
 
     Attributes:
       name: "adam" or "adamw".
       learning_rate: the peak.
-      weight_decay: decoupled, of adamw.
       clip_norm: largest global norm of a gradient, 0 for no limit.
       schedule: "constant", "cosine" (to zero over the stage, or over a period) or "step".
-      period_epochs: of "cosine": after so many epochs the rate starts again at its peak; 0 for one
-        period as long as the stage.
       warmup_epochs: linear from zero, in epochs.
-      step_epochs: epochs at which "step" multiplies the rate by `step_factor`.
-      step_factor: see there.
       plateau_patience: epochs without a better validation loss after which the rate is multiplied
         by `plateau_factor`, 0 for never.
-      plateau_factor: see there.
       stop_rate: a stage ends once the rate that the plateau rule leaves is below this.
       average_decay: a step, of the running average of the parameters that is then what is
         validated, kept and tested; 0 for none. It starts at the initial parameters: use it for
@@ -34,15 +30,10 @@ class OptimConfig:
 
     name: str = "adam"
     learning_rate: float = 1e-3
-    weight_decay: float = 0.0
     clip_norm: float = 1.0
     schedule: str = "constant"
-    period_epochs: float = 0.0
     warmup_epochs: float = 0.0
-    step_epochs: tuple[int, ...] = ()
-    step_factor: float = 0.1
     plateau_patience: int = 0
-    plateau_factor: float = 0.1
     stop_rate: float = 0.0
     average_decay: float = 0.0
 
@@ -53,12 +44,83 @@ class OptimConfig:
                 raise ValueError(f"{key} is {value!r}; allowed: {', '.join(allowed)}")
         if not 0 <= self.average_decay < 1:
             raise ValueError(f"average_decay is {self.average_decay}; allowed: from 0 to below 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamW:
+    """`name` "adamw".
+
+    Attributes:
+      weight_decay: decoupled.
+    """
+
+    weight_decay: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine:
+    """`schedule` "cosine".
+
+    Attributes:
+      period_epochs: after so many epochs the rate starts again at its peak; 0 for one period as
+        long as the stage.
+    """
+
+    period_epochs: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """`schedule` "step".
+
+    Attributes:
+      step_epochs: epochs at which the rate is multiplied by `step_factor`.
+      step_factor: see there.
+    """
+
+    step_epochs: tuple[int, ...] = ()
+    step_factor: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Plateau:
+    """`plateau_patience` above 0.
+
+    Attributes:
+      plateau_factor: by which the rate is multiplied.
+    """
+
+    plateau_factor: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig(Plateau, Step, Cosine, AdamW, Optimizer):
+    """`config.optim`; keys that the run does not read have their defaults, see `parts`."""
+
+    def __post_init__(self):
+        super().__post_init__()
         if self.period_epochs and (self.schedule != "cosine" or self.period_epochs < 0):
             raise ValueError(
                 f"period_epochs is {self.period_epochs}; allowed: 0 or more, with schedule cosine"
             )
         if self.weight_decay and self.name == "adam":
             raise ValueError("weight_decay is for adamw; with adam it would not be read")
+
+
+def parts(section: Mapping[str, Any]) -> tuple[tuple[type, ...], tuple[type, ...]]:
+    """Returns the parts of `config.optim` that a run reads, and those that it does not.
+
+    Args:
+      section: its keys and values.
+    """
+    of = {
+        AdamW: section.get("name") == "adamw",
+        Cosine: section.get("schedule") == "cosine",
+        Step: section.get("schedule") == "step",
+        Plateau: bool(section.get("plateau_patience")),
+    }
+    used = tuple(part for part, reads in of.items() if reads)
+    return (Optimizer, *used), tuple(part for part in of if part not in used)
 
 
 def schedule(config: OptimConfig, epochs: int, steps: int) -> optax.Schedule:

@@ -178,6 +178,15 @@ def evaluated(config: Mapping[str, Any]) -> tuple[str, ...]:
     return getattr(find(config), "evaluated", lambda _: (MAIN,))(config)
 
 
+def sections(config: Mapping[str, Any]) -> dict[str, tuple[Sequence[type], Sequence[type]]]:
+    """Returns by dotted name the parts of the sections that a task reads.
+
+    See `affectjax.runtime.configs.resolve`; of "data" those groups that it reads besides what the
+    data sets read themselves. Sections that a task does not name are taken as they are.
+    """
+    return dict(getattr(find(config), "sections", lambda _: {})(config))
+
+
 def zeros(inputs: Mapping[str, Inputs], names: Sequence[str], size: int = 2) -> Batch:
     """Returns a batch of zeros to initialise a model with: of `MAIN`, or one of each by name."""
     batches = {name: inputs[name].zeros(size) for name in names}

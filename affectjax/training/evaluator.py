@@ -5,7 +5,6 @@ Letters: S seeds, N examples, B batch, M modalities.
 
 import csv
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from absl import logging
 
 from affectjax import metrics
 from affectjax.data.batches import missing, open_datasets, saved_inputs
-from affectjax.data.batches.dataset import DataConfig, Dataset
+from affectjax.data.batches.dataset import Dataset
 from affectjax.data.batches.inputs import Inputs
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
@@ -24,7 +23,7 @@ from affectjax.runtime import checkpoints, configs, parallel, steps
 from affectjax.runtime.parallel import Engine, ParallelConfig
 from affectjax.runtime.workdir import Workdir, write_json
 from affectjax.tasks import base
-from affectjax.training import folds
+from affectjax.training import folds, run_config
 from affectjax.training.device_data import Batches
 from affectjax.training.run_checkpoints import Store
 
@@ -317,35 +316,15 @@ def open_run(
     """
     workdir = Workdir(path)
     config = workdir.config()
-    for key, value in overrides.items():
-        _override(config, key, value)
-    configs.check_top_level(config)
+    config = run_config.override(config, overrides)
     parallel_config = configs.read(ParallelConfig, config["parallel"], "config.parallel")
     parallel.initialize(parallel_config)
-    data = configs.read(DataConfig, config["data"], "config.data")
-    wanted = base.evaluated(config)
+    data, wanted = run_config.data_sets(config), base.evaluated(config)
     inputs = {name: saved_inputs.load(saved_inputs.where(workdir.path, name)) for name in wanted}
-    datasets = open_datasets.open_all(data, wanted, inputs, (data.split,))
+    split = config["data"]["split"]
+    datasets = open_datasets.open_all({name: data[name] for name in wanted}, inputs, (split,))
     task = base.build(config, {n: d.inputs for n, d in datasets.items()}, parallel.AXIS)
     return workdir, config, datasets, task, Engine(parallel_config.engine)
-
-
-def _override(config: dict[str, Any], key: str, value: Any) -> None:
-    """Sets one dotted key of a saved config."""
-    *sections, last = key.split(".")
-    if key not in configs.flatten(config):
-        configs.check_keys([key], configs.flatten(config), "config")
-    section = config
-    for name in sections:
-        section = section[name]
-    if key.split(".")[0] not in ("data", "parallel"):
-        have = json.loads(json.dumps(configs.plain(value)))
-        if section.get(last) != have:
-            raise InputError(
-                f'"config.{key}" is {section.get(last)!r} in the run; an evaluation cannot change '
-                "it, only config.data and config.parallel"
-            )
-    section[last] = value
 
 
 def evaluate(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -361,7 +340,7 @@ def evaluate(path: str | Path, overrides: Mapping[str, Any] | None = None) -> di
     config = Workdir(path).config()
     if folds.of(config):
         again = lambda _, folder: evaluate(folder, overrides)  # noqa: E731
-        return folds.each(config, path, again, _stem(config, overrides or {}))
+        return folds.each(config, config, path, again, _stem(config, overrides or {}))
     workdir, config, datasets, task, engine = open_run(path, overrides or {})
     seeds = configs.seeds(config)
     model = load_best(workdir, task, {n: d.inputs for n, d in datasets.items()}, seeds)
@@ -379,8 +358,8 @@ def _stem(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:
     So what a run is on other data does not take the place of what it is on its own.
     """
     own = config["data"]
-    split, name = (overrides.get(f"data.{key}", own[key]) for key in ("split", "name"))
-    return split if name == own["name"] else f"{name}_{split}"
+    split, name = (overrides.get(f"data.{key}", own.get(key)) for key in ("split", "name"))
+    return split if name == own.get("name") else f"{name}_{split}"
 
 
 def load_best(

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from affectjax import metrics
-from affectjax.data.batches.config import DataConfig, dealt
+from affectjax.data.batches.config import fold_names
 from affectjax.runtime import configs
 from affectjax.runtime.workdir import Workdir, write_json
 
@@ -24,11 +24,12 @@ def of(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns the names of the folds that a config asks for; none where it asks for one run."""
     data = config["data"]
     if not data.get("folds") and not data.get("fold"):
-        return dealt(data.get("kfold", 0))
+        return fold_names(data.get("kfold", 0))
     return tuple(str(fold) for fold in data.get("folds", ()))
 
 
 def each(
+    given: Mapping[str, Any],
     config: Mapping[str, Any],
     workdir: str | Path,
     run: Callable[[Mapping[str, Any], Path], Result],
@@ -37,7 +38,8 @@ def each(
     """Runs every fold, writes what they say together, and returns the metrics of a split.
 
     Args:
-      config: with `config.data.folds` or `config.data.kfold`.
+      given: the config as it came, with `config.data.folds` or `config.data.kfold`.
+      config: the whole of it.
       workdir: of all of them.
       run: trains or evaluates one fold, `(config, workdir) -> metrics`.
       split: whose metrics to return.
@@ -46,15 +48,14 @@ def each(
       `mean`, `std` and `per_fold` of each metric over the folds, as eval/<split>.json has them.
 
     Raises:
-      InputError: a wrong `config.data`, or a workdir of another config.
+      InputError: a workdir of another config.
     """
-    configs.read(DataConfig, config["data"], "config.data")
     folder = Workdir(workdir)
     if jax.process_index() == 0:
         folder.claim(config)
     names = of(config)
     for name in names:
-        one = configs.plain(config)
+        one = configs.plain(given)
         one["data"] = {**one["data"], "fold": name, "folds": ()}
         run(one, folder.path / "folds" / name)
     if jax.process_index() == 0:

@@ -4,7 +4,6 @@ Letters: S seeds (models trained together), N examples, B batch, C steps of an e
 """
 
 import concurrent.futures
-import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from absl import logging
 
 from affectjax.data.batches import dataset as pipeline
 from affectjax.data.batches import open_datasets, saved_inputs
-from affectjax.data.batches.dataset import DataConfig, Dataset
+from affectjax.data.batches.dataset import Dataset
 from affectjax.errors import InputError
 from affectjax.runtime import checkpoints, configs, optim, parallel, steps
 from affectjax.runtime.parallel import Engine, ParallelConfig
@@ -25,31 +24,14 @@ from affectjax.runtime.preemption import EXIT_CODE, Preemption
 from affectjax.runtime.workdir import MetricWriter, Workdir
 from affectjax.tasks import base
 from affectjax.tasks.base import Stage
-from affectjax.training import early_stopping, folds
+from affectjax.training import early_stopping, folds, run_config
 from affectjax.training.device_data import Feed, UnpairedFeed
 from affectjax.training.evaluator import Evaluator, Model
 from affectjax.training.run_checkpoints import Store
+from affectjax.training.run_config import TrainConfig
 
 Tree = Any
 Series = dict[str, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """`config.train`.
-
-    Attributes:
-      eval_batch_size: over all devices.
-      checkpoint_epochs: epochs between two checkpoints.
-      checkpoint_steps: of a streamed part, steps between two checkpoints within an epoch, 0 for
-        none.
-      progress: whether to show a progress bar.
-    """
-
-    eval_batch_size: int = 64
-    checkpoint_epochs: int = 1
-    checkpoint_steps: int = 0
-    progress: bool = True
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -71,15 +53,14 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
       NonFiniteLoss: names stage, step and seed.
       SystemExit: after a SIGTERM, with the checkpoint on disk.
     """
-    configs.check_top_level(config)
+    given, config = config, run_config.resolve(config)
     if folds.of(config):
-        return folds.each(config, workdir, train)
+        return folds.each(given, config, workdir, train)
     parallel_config = configs.read(ParallelConfig, config["parallel"], "config.parallel")
     settings = configs.read(TrainConfig, config["train"], "config.train")
-    data = configs.read(DataConfig, config["data"], "config.data")
     seeds = configs.seeds(config)
     parallel.initialize(parallel_config)
-    datasets = open_datasets.open_all(data, base.reads(config))
+    datasets = open_datasets.open_all(run_config.data_sets(config))
     task = base.build(config, {n: d.inputs for n, d in datasets.items()}, parallel.AXIS)
     engine = Engine(parallel_config.engine)
     evaluator = Evaluator(task, datasets, engine, seeds, settings.eval_batch_size)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from affectjax import metrics
+from affectjax.data.batches.config import FewerClasses
 from affectjax.data.batches.inputs import Inputs
 from affectjax.errors import InputError
 from affectjax.models.umbenet import POOL, UMBEnet
@@ -61,6 +62,12 @@ class UMBEnetStage(StageConfig):
             raise ValueError(f"shows is {self.shows!r}; allowed: {', '.join(SHOWS)}")
 
 
+def sections(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the parts of the sections that it reads, see `affectjax.tasks.base.sections`."""
+    stages = {f"stages.{name}": ((UMBEnetStage,), ()) for name in config["stages"]}
+    return {"data": ((FewerClasses,), ()), **stages}
+
+
 class Task:
     """Stages `unimodal` and `missing`, or one of them.
 
@@ -88,7 +95,7 @@ class Task:
         self.assembly = Assembly(self.settings, inputs, axis_name)
         self.model, self.modalities = self.assembly.model, self.assembly.modalities
         self.pretrained = self.assembly.pretrained
-        self.without = tuple(config["data"]["without"])
+        self.without = tuple(config["data"].get("without", ()))
         optim = configs.read(OptimConfig, config["optim"], "config.optim")
         self.stages = self._stages(configs.plain(config["stages"]), optim)
 

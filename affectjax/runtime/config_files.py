@@ -1,0 +1,70 @@
+"""What the files in configs/ have in common. A key that a file leaves out has its default."""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from ml_collections import config_dict
+
+from affectjax.errors import InputError
+
+# What most people change of `config.data`, whichever data set it is.
+DATA: dict[str, Any] = {
+    "dir": "",
+    "seed": 0,
+    "modalities": (),
+    "train": "train",
+    "valid": "valid",
+    "test": "test",
+    "holdout": 0.0,
+    "missing_pattern": "",
+    "missing_rate": 0.0,
+}
+
+
+def run(task: str, **sections: Mapping[str, Any]) -> config_dict.ConfigDict:
+    """Returns the config of a run.
+
+    Args:
+      task: `config.task`.
+      **sections: data, model, optim and stages.
+    """
+    return config_dict.ConfigDict(
+        {
+            "task": task,
+            "seed": 0,
+            "seeds": (),
+            **sections,
+            "train": {
+                "eval_batch_size": 64,
+                "checkpoint_epochs": 1,
+                "checkpoint_steps": 0,
+                "progress": True,
+            },
+            "parallel": {"engine": "pmap"},
+        }
+    )
+
+
+def variant(
+    file: str, arg: str, names: Iterable[str], options: Collection[str], most: int | None = None
+) -> tuple[str, tuple[str, ...]]:
+    """Returns the name and the options of a variant, as in "mosi,aligned".
+
+    Args:
+      file: the config file, for the message.
+      arg: what stands after the colon of --config; "" for the first of `names`.
+      names: those that there are.
+      options: those that may follow.
+      most: how many of them at once, None for any number.
+
+    Raises:
+      InputError: it is no variant.
+    """
+    name, *chosen = (arg or next(iter(names))).split(",")
+    if name in names and set(chosen) <= set(options) and (most is None or len(chosen) <= most):
+        return name, tuple(chosen)
+    each = "with one of" if most == 1 else "with"
+    said = ", ".join(f"',{option}'" for option in options)
+    raise InputError(
+        f"{file}:{arg} is no variant; allowed: {', '.join(names)}, each also {each} {said}"
+    )
