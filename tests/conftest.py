@@ -26,6 +26,7 @@ from jax import lax
 from ml_collections import config_dict
 
 from affectjax import metrics
+from affectjax.data.batches.config import FewerClasses
 from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.raw import sets
 from affectjax.ops import losses
@@ -269,7 +270,8 @@ class Toy:
 def install_toy():
     """Lets `config.task = "toy"` be found; returns what it was before."""
     find = base.find
-    toy = types.SimpleNamespace(Task=Toy)
+    read = {"data": ((FewerClasses,), ())}
+    toy = types.SimpleNamespace(Task=Toy, sections=lambda config: read)
     base.find = lambda config: toy if config["task"] == "toy" else find(config)
     return find
 

@@ -109,7 +109,7 @@ def test_each_fold_is_a_run_of_its_own(tmp_path):
     result = folds.each(config, tmp_path / "run", run)
     folder = tmp_path / "run" / "folds"
     assert seen == [("2", (), folder / "2"), ("1", (), folder / "1")]
-    assert config.data.folds == ("2", 1) and config.data.fold == ""
+    assert config.data.folds == ("2", 1) and "fold" not in config.data
     assert result == read(tmp_path / "run", "test.json")
     assert result["mean"] == {"war": 0.75} and list(result["per_fold"]) == ["2", "1"]
     with pytest.raises(InputError, match=r"data\.folds"):

@@ -29,6 +29,7 @@ from conftest import (
     on_devices,
     stop_at,
 )
+from ml_collections import config_dict
 
 from affectjax import inference, weights
 from affectjax.data.batches import inputs
@@ -129,19 +130,20 @@ def tiny(raw, part="", **changes):
     """
     raw = Path(raw)
     config = config_file().get_config(f"synth,{part}" if part else "synth")
-    config.data.update(
-        name="clips", dir=str(raw / "faces"), image_size=SIDE, detector="none", class_map="seven"
-    )
-    for m in MODALITIES:
+    if "guided" in config.model:
+        config.data.update(
+            name="clips", dir=str(raw / "faces"), image_size=SIDE, detector="none"
+        )  # fmt: skip
+        config.model.guided.update(feature=E, resnet_width=4, count=3)
+    for m in config.data.get("sources", ()):
         scheme = "three" if m == "text" else "seven"
-        config.data.sources[m].update(
-            name="own", dir=str(raw / m), view="sequences", class_map=scheme
-        )
-    config.model.learner.update(
-        text="features", audio="features", vision="features", width=E, hidden=E, sequence_heads=2,
-        dropout=0.1,
-    )  # fmt: skip
-    config.model.guided.update(feature=E, resnet_width=4, count=3)
+        own = {"name": "own", "dir": str(raw / m), "view": "sequences", "class_map": scheme}
+        config.data.sources[m] = config_dict.ConfigDict(own)
+    if "learner" in config.model:
+        config.model.learner.update(
+            text="features", audio="features", vision="features", width=E, hidden=E,
+            sequence_heads=2, dropout=0.1,
+        )  # fmt: skip
     config.optim.update(learning_rate=1e-3, warmup_epochs=0.5)
     for name, stage in config.stages.items():
         if name == "concepts":
@@ -150,7 +152,9 @@ def tiny(raw, part="", **changes):
         else:
             stage.update(epochs=EPOCHS[name], batch_size=8)
     config.train.update(eval_batch_size=8, progress=False)
-    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    for key, value in changes.items():
+        *sections, last = key.split("__")
+        functools.reduce(lambda part, name: part[name], sections, config)[last] = value
     return config
 
 
@@ -500,11 +504,13 @@ def lora(tmp_path_factory, raw, clip_folder):
     ]
     write_clips(folder / "words", rows)
     # Of CLIP's size, in a cache that knows them by it.
-    changes = {"model__learner__weights": str(clip_folder), "model__guided__guide": False}
+    changes = {"model__learner__weights": str(clip_folder)}
     for m, name in (("text", "words"), ("vision", "faces")):
         where = folder / "words" if m == "text" else raw / "faces"
-        own = {"name": "clips", "dir": str(where), "view": "clips", "image_size": CLIP_SIZE}
-        own |= {"tokenizer": str(clip_folder)} if m == "text" else {"detector": "none"}
+        own = {"name": "clips", "dir": str(where), "view": "clips"} | {
+            "text": {"tokenizer": str(clip_folder)},
+            "vision": {"detector": "none", "image_size": CLIP_SIZE},
+        }[m]
         changes |= {f"data__sources__{m}__{key}": value for key, value in own.items()}
         changes[f"model__learner__{m}"] = "clip"
         assert name in str(where)

@@ -26,8 +26,9 @@ from conftest import (
 )
 
 from affectjax.data.batches.dataset import DataConfig, Dataset
+from affectjax.runtime import configs
 from affectjax.runtime.checkpoints import Checkpoints
-from affectjax.training import evaluator, loop
+from affectjax.training import evaluator, loop, run_config
 from affectjax.training.run_checkpoints import Store
 
 TOLERANCE = 1e-5
@@ -88,7 +89,9 @@ def test_workdir_has_every_file_of_the_contract(finished):
 
 def test_config_json_has_config_versions_revision_and_devices(finished, own):
     content = strict((finished / "config.json").read_text())
-    assert content["config"] == json.loads(json.dumps(toy_config(own).to_dict()))
+    whole = run_config.resolve(toy_config(own))
+    assert content["config"] == json.loads(json.dumps(whole))
+    assert configs.differences(whole, run_config.resolve(whole)) == []
     assert content["versions"]["jax"] == jax.__version__ and "numpy" in content["versions"]
     assert set(content) == {"config", "versions", "git", "devices"}
     assert content["devices"] == [str(d) for d in jax.devices()]

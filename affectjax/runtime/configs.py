@@ -82,6 +82,12 @@ def read(
     known, section = fields(*several), plain(section)
     unused = {k: f.default for k, f in fields(*others).items() if k not in known}
     section = {k: v for k, v in section.items() if k not in unused or v != unused[k]}
+    for key in (key for key in section if key in unused):
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0)
+        raise InputError(
+            f'"{where}.{key}" is {section[key]!r}, but this run does not read it; did you mean '
+            f'"{where}.{near[0]}"? Otherwise leave it out, or at its default, {unused[key]!r}'
+        )
     check_keys(section, known, where)
     for name, field in known.items():
         required = field.default is field.default_factory is dataclasses.MISSING

@@ -340,7 +340,7 @@ def evaluate(path: str | Path, overrides: Mapping[str, Any] | None = None) -> di
     config = Workdir(path).config()
     if folds.of(config):
         again = lambda _, folder: evaluate(folder, overrides)  # noqa: E731
-        return folds.each(config, config, path, again, _stem(config, overrides or {}))
+        return folds.each(config, path, again, _stem(config, overrides or {}))
     workdir, config, datasets, task, engine = open_run(path, overrides or {})
     seeds = configs.seeds(config)
     model = load_best(workdir, task, {n: d.inputs for n, d in datasets.items()}, seeds)

@@ -16,6 +16,7 @@ from affectjax import metrics
 from affectjax.data.batches.config import fold_names
 from affectjax.runtime import configs
 from affectjax.runtime.workdir import Workdir, write_json
+from affectjax.training import run_config
 
 Result = dict[str, Any]
 
@@ -29,7 +30,6 @@ def of(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def each(
-    given: Mapping[str, Any],
     config: Mapping[str, Any],
     workdir: str | Path,
     run: Callable[[Mapping[str, Any], Path], Result],
@@ -38,8 +38,7 @@ def each(
     """Runs every fold, writes what they say together, and returns the metrics of a split.
 
     Args:
-      given: the config as it came, with `config.data.folds` or `config.data.kfold`.
-      config: the whole of it.
+      config: with `config.data.folds` or `config.data.kfold`.
       workdir: of all of them.
       run: trains or evaluates one fold, `(config, workdir) -> metrics`.
       split: whose metrics to return.
@@ -48,14 +47,14 @@ def each(
       `mean`, `std` and `per_fold` of each metric over the folds, as eval/<split>.json has them.
 
     Raises:
-      InputError: a workdir of another config.
+      InputError: see `run_config.resolve`, or a workdir of another config.
     """
     folder = Workdir(workdir)
     if jax.process_index() == 0:
-        folder.claim(config)
+        folder.claim(run_config.resolve(config))
     names = of(config)
     for name in names:
-        one = configs.plain(given)
+        one = configs.plain(config)
         one["data"] = {**one["data"], "fold": name, "folds": ()}
         run(one, folder.path / "folds" / name)
     if jax.process_index() == 0:

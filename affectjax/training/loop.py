@@ -55,7 +55,7 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
     """
     given, config = config, run_config.resolve(config)
     if folds.of(config):
-        return folds.each(given, config, workdir, train)
+        return folds.each(given, workdir, train)
     parallel_config = configs.read(ParallelConfig, config["parallel"], "config.parallel")
     settings = configs.read(TrainConfig, config["train"], "config.train")
     seeds = configs.seeds(config)

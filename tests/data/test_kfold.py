@@ -121,11 +121,11 @@ def test_the_split_that_is_dealt_may_have_another_name():
     [
         ({"kfold": 2}, "kfold is 2; allowed: 0, or 3 or more"),
         ({"kfold": -1}, "kfold is -1; allowed: 0, or 3 or more"),
-        ({"kfold": 3, "fold": "4"}, "fold '4' is none of those that kfold deals; allowed: 1 to 3"),
-        ({"kfold": 3, "folds": (1, 7)}, "fold '7' is none of those that kfold deals"),
+        ({"kfold": 3, "fold": "4"}, "fold '4' is none of those that kfold makes; allowed: 1 to 3"),
+        ({"kfold": 3, "folds": (1, 7)}, "fold '7' is none of those that kfold makes"),
         (
             {"kfold": 3, "valid": "holdout", "holdout": 0.2},
-            'valid is "holdout", but kfold deals a part for validation',
+            'valid is "holdout", but kfold makes a part for validation',
         ),
     ],
 )

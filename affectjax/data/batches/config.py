@@ -2,7 +2,8 @@
 
 The keys are grouped by concern, a dataclass each. A run reads those groups that its data has: a
 data set of clips has other keys than one of feature sequences, a set of faces none of sound or
-text, a set made by code none of raw files. `parts` says which; a key of another group is an error.
+text, a set made by code none of raw files. `parts` says which; a key of another group is an error,
+but at its default.
 `DataConfig` is all groups together, those that a run does not read at their defaults.
 """
 
@@ -407,6 +408,9 @@ class DataConfig(
         return clip_planning.Storage(**{key: getattr(self, key) for key in keys})
 
 
+GROUPS = tuple(base for base in DataConfig.__mro__[1:] if base not in (Group, object))
+
+
 @dataclasses.dataclass(frozen=True)
 class SourcesAlone(Runs):
     """`config.data` of a run that learns from its sources alone.
@@ -528,7 +532,7 @@ def _without_sources(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _filled(section: Mapping[str, Any], groups: tuple[type, ...], where: str) -> dict[str, Any]:
     """Returns the keys of some groups; the checks that need several groups are made too."""
-    made = configs.read(groups, section, where)
+    made = configs.read(groups, section, where, [g for g in GROUPS if g not in groups])
     values = {
         key: getattr(part, key)
         for group, part in zip(groups, made, strict=True)
