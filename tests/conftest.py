@@ -181,7 +181,6 @@ class Toy:
 
     def __init__(self, config, inputs, axis_name):
         self.spec, self.modalities, self.axis_name = inputs.spec, inputs.modalities, axis_name
-        self.pretrained = {}
         self.model = configs.read(ToyModel, config["model"], "config.model")
         optim = configs.read(OptimConfig, config["optim"], "config.optim")
         read = {

@@ -21,6 +21,7 @@ from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 from affectjax.runtime import configs
 from affectjax.tasks import base, umbenet
+from affectjax.tasks.umbenet import assembly
 from affectjax.training import run_config
 
 FOLDER = Path(__file__).parents[1] / "configs"
@@ -324,20 +325,21 @@ def test_with_weights_the_towers_are_theirs_and_do_not_train(variant, clip_folde
     task = build(given_weights(module("umbenet").get_config(variant), clip_folder))
     batch = task.inputs.zeros(2)
     params = jax.eval_shape(lambda key: task.init(key, batch)[0], jax.random.key(0))
-    assert set(task.pretrained) == {"text_tower", "image_tower"}
-    for name, tree in task.pretrained.items():
+    pretrained = task.assembly.pretrained
+    assert set(pretrained) == {"text_tower", "image_tower"}
+    for name, tree in pretrained.items():
         theirs = jax.tree.map(lambda x: x.shape, tree)
         assert jax.tree.map(lambda x: x.shape, dict(params[name])) == theirs
     for stage in task.stages:
         frozen = {name for name in params if not stage.trains(f"{name}/kernel")}
-        assert frozen == set(task.pretrained)
+        assert frozen == set(pretrained)
 
 
 def test_small_images_beside_the_words_of_weights(clip_folder):
     """`vision` is "conv" there: of the folder, the tower of text alone is used."""
     config = given_weights(module("umbenet").get_config("clips"), clip_folder)
     assert config.data.tokenizer == str(clip_folder)
-    assert set(build(config).pretrained) == {"text_tower"}
+    assert set(build(config).assembly.pretrained) == {"text_tower"}
 
 
 class Noted:
@@ -357,7 +359,7 @@ class Noted:
 
 
 def test_every_field_of_umbenet_is_used(monkeypatch, clip_folder):
-    model = Noted(umbenet.ModelConfig, monkeypatch)
+    model = Noted(assembly.ModelConfig, monkeypatch)
     stage = Noted(umbenet.UMBEnetStage, monkeypatch)
     changes = (
         {},

@@ -370,7 +370,7 @@ def test_other_berts_than_the_one_that_made_the_features_are_refused(
 ):
     both = encode(encoded, tmp_path, Encoding("bert", str(bert_folder)))
     config = config_of(both, clip_folder, model__text="bert", model__bert_weights=str(bert_folder))
-    assert task_of(config).model.bert is None
+    assert task_of(config).model.towers["text"] is None
     import torch_towers
 
     other = shutil.copytree(bert_folder, tmp_path / "other")

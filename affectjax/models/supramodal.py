@@ -5,26 +5,16 @@ Letters: B examples, T steps, S samples, D features, E features of an emotion, H
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from affectjax.modalities import SAMPLE_RATE
-from affectjax.models.bert import Bert
-from affectjax.models.clap import AudioTower
-from affectjax.models.clip import ImageTower, TextTower
-from affectjax.models.encoders import (
-    AudioConv,
-    ImageConv,
-    MelConv,
-    SequenceEncoder,
-    encode_frames,
-)
+from affectjax.models.encoders import encode_frames
 from affectjax.models.norms import BatchNorm
-from affectjax.ops import masking, mel
+from affectjax.ops import masking
 
 SEVEN, THREE = 7, 3
 
@@ -33,15 +23,12 @@ class Reader(nn.Module):
     """One modality, raw or as features, to one feature.
 
     Attributes:
-      kind: the tower: "clip" and "conv" of frames, "clip" and "bert" of text, "clap", "mel" and
-        "conv" of sound, "features" of any sequence.
-      tower: its arguments; of "clap" also `front`, those of its `FrontEnd`.
-      width: D of the feature; where the tower gives another, a Dense follows.
+      encoder: what makes the module that reads it, given a name, see `affectjax.encoders.Encoder`.
+      width: D of the feature; where the encoder gives another, a Dense follows.
       mean, std: of the pixels from 0 to 1, red, green and blue.
     """
 
-    kind: str
-    tower: Mapping[str, Any]
+    encoder: Callable[..., nn.Module]
     width: int
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -49,31 +36,15 @@ class Reader(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
         """Maps `[B, T, ...]` and its mask `[B, T]` to `[B, D]` float32."""
-        feature = self._read(x, mask, train).astype(jnp.float32)
+        encoder = self.encoder(name="tower")
+        if x.ndim == 5:
+            feature = masking.masked_mean(encode_frames(encoder, x, self.mean, self.std), mask)
+        else:
+            feature = encoder(x, mask, train=train)
+        feature = feature.astype(jnp.float32)
         if feature.shape[-1] != self.width:
             feature = nn.Dense(self.width, name="dense")(feature)
         return feature
-
-    def _read(self, x: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
-        made = {**self.tower, "name": "tower"}
-        if self.kind == "features":
-            return SequenceEncoder(**made)(x, mask, train=train)
-        if x.ndim == 5:
-            tower = (ImageTower if self.kind == "clip" else ImageConv)(**made)
-            seen = encode_frames(lambda images: _first(tower(images)), x, self.mean, self.std)
-            return masking.masked_mean(seen, mask)
-        if self.kind == "clip":
-            return TextTower(**made)(x, mask)[0]
-        if self.kind == "bert":
-            return Bert(**made)(x, mask)[0]
-        if self.kind == "clap":
-            front = mel.FrontEnd(**made.pop("front"))
-            return AudioTower(**made)(mel.spectrogram(x, mask, SAMPLE_RATE, front))[0]
-        return (MelConv if self.kind == "mel" else AudioConv)(**made)(x, mask, train=train)
-
-
-def _first(seen: Any) -> jax.Array:
-    return seen[0] if isinstance(seen, tuple) else seen
 
 
 class TwoLayers(nn.Module):
@@ -105,9 +76,8 @@ class Supramodal(nn.Module):
     """Towers, one shared emotion encoder, one encoder a modality of the rest, and two heads.
 
     Attributes:
-      modalities: in house order.
-      encoders: by modality, `kind` of its `Reader`.
-      towers: by modality, the arguments of its tower.
+      modalities: in the order of MODALITIES.
+      encoders: by modality, `encoder` of its `Reader`.
       width: D, of the features that the towers give.
       hidden: E.
       statistics: "modality": the emotion encoder remembers means and variances by modality, so
@@ -117,8 +87,7 @@ class Supramodal(nn.Module):
     """
 
     modalities: tuple[str, ...]
-    encoders: Mapping[str, str]
-    towers: Mapping[str, Mapping[str, Any]]
+    encoders: Mapping[str, Callable[..., nn.Module]]
     width: int = 512
     hidden: int = 256
     statistics: str = "modality"
@@ -130,8 +99,7 @@ class Supramodal(nn.Module):
         """Makes the modules, whichever modalities come first."""
         pixels = {"mean": self.mean, "std": self.std}
         self.readers = {
-            m: Reader(self.encoders[m], self.towers[m], self.width, **pixels, name=m)
-            for m in self.modalities
+            m: Reader(self.encoders[m], self.width, **pixels, name=m) for m in self.modalities
         }
         two = functools.partial(TwoLayers, self.hidden, axis_name=self.axis_name)
         self.emotion = two(groups=self.modalities if self.statistics == "modality" else ())

@@ -5,7 +5,7 @@ Letters: B examples, M modalities, T steps, D features, N prompts of the pool, k
 tokens of a prompt, Dt width of the text tower, C classes, S tokens of a class name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -15,26 +15,12 @@ import numpy as np
 from jax import lax
 
 from affectjax.errors import InputError
-from affectjax.models.bert import Bert
-from affectjax.models.clip import ImageTower, TextTower, check_heads
-from affectjax.models.encoders import (
-    AudioConv,
-    FrameHead,
-    ImageConv,
-    SequenceEncoder,
-    encode,
-    encode_frames,
-)
+from affectjax.models.clip import TextTower, check_heads
+from affectjax.models.encoders import FrameHead, encode, encode_frames
 from affectjax.ops import masking, prompts
 
 POOL = "pool"
-ENCODERS = {
-    "text": ("clip", "bert", "features"),
-    "audio": ("conv", "features"),
-    "vision": ("clip", "conv", "features"),
-}
 QUERY_MAPS = ("identity", "linear", "mlp")
-TOWERS = ("text_tower", "image_tower", "bert_tower")
 small = nn.initializers.normal(0.02)
 
 
@@ -137,17 +123,18 @@ class UMBEnet(nn.Module):
     """The whole network.
 
     Attributes:
-      modalities: those used, in house order.
-      encoders: by modality, one of `ENCODERS`.
-      text: the arguments of `TextTower`; its projection is D.
-      image: the arguments of `ImageTower` or `ImageConv`, None where no raw frames come.
-      bert: the arguments of `Bert`, None where no tokens for it come.
+      modalities: those used, in the order of MODALITIES.
+      encoders: by modality, what makes the module that reads it: no arguments, but a name, see
+        `affectjax.encoders.Encoder`.
+      towers: by modality, text or vision, what makes the module before its head, in place of an
+        encoder; the head is a Dense of text, a `FrameHead` of frames. None where no module runs:
+        the data comes encoded, or the text tower itself reads it.
+      text: the arguments of the text tower, a `TextTower`; its projection is D.
       sos: the number of the token before everything.
       class_tokens: by class, the tokens after the prompts: name, full stop, end.
       mean, std: of the pixels, from 0 to 1.
       frames: the most there are in a clip.
       temporal_layers, temporal_heads: of the transformer over frames.
-      sequence_layers: of the transformer over precomputed features.
       fusion_layers, heads: of the transformers that are not the towers.
       pool_size, prompt_tokens, inherent_tokens, top_k, query_map, usage_penalty: see `Pool`.
       gate_hidden: see `SparseFusion`.
@@ -159,18 +146,16 @@ class UMBEnet(nn.Module):
     """
 
     modalities: tuple[str, ...]
-    encoders: Mapping[str, str]
+    encoders: Mapping[str, Callable[[], nn.Module]]
+    towers: Mapping[str, Callable[[], nn.Module] | None]
     text: Mapping[str, Any]
     sos: int
     class_tokens: tuple[tuple[int, ...], ...]
-    image: Mapping[str, Any] | None = None
-    bert: Mapping[str, Any] | None = None
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.25, 0.25, 0.25)
     frames: int = 16
     temporal_layers: int = 12
     temporal_heads: int = 8
-    sequence_layers: int = 1
     fusion_layers: int = 1
     heads: int = 8
     pool_size: int = 32
@@ -185,6 +170,13 @@ class UMBEnet(nn.Module):
     skip_absent: bool = True
     axis_name: str | None = None
 
+    def __post_init__(self):
+        if self.fusion_layers < 1:
+            raise ValueError(f"fusion_layers is {self.fusion_layers}; allowed: 1 or more")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; allowed: from 0 to below 1")
+        super().__post_init__()
+
     @property
     def width(self) -> int:
         """D."""
@@ -192,11 +184,6 @@ class UMBEnet(nn.Module):
 
     def setup(self):
         """Makes the parts; raises InputError for values that are not allowed."""
-        for m in self.modalities:
-            if self.encoders[m] not in ENCODERS[m]:
-                raise InputError(
-                    f'"config.model.{m}" is {self.encoders[m]!r}; allowed: {", ".join(ENCODERS[m])}'
-                )
         if self.query_map not in QUERY_MAPS or not 0 < self.top_k <= self.pool_size:
             raise InputError(
                 f'"config.model" has query_map {self.query_map!r} and top_k {self.top_k}; allowed: '
@@ -205,32 +192,15 @@ class UMBEnet(nn.Module):
         check_heads(self.width, self.heads)
         check_heads(self.width, self.temporal_heads)
         common = {"dropout": self.dropout, "axis_name": self.axis_name}
-        sequence = {
-            "width": self.width,
-            "layers": self.sequence_layers,
-            "heads": self.heads,
-            **common,
-        }
         self.text_tower = TextTower(**self.text)
-        kind = {m: self.encoders[m] for m in self.modalities}
-        if kind.get("text") == "bert" and self.bert is not None:
-            self.bert_tower = Bert(**self.bert)
-        if kind.get("text") in ("clip", "bert"):
-            self.text_dense = nn.Dense(self.width)
-        if kind.get("vision") in ("clip", "conv"):
-            if self.image is not None:
-                tower = ImageTower if kind["vision"] == "clip" else ImageConv
-                self.image_tower = tower(**self.image)
-            self.frame_head = FrameHead(
-                self.frames, self.width, self.temporal_layers, self.temporal_heads, **common
-            )
-        if kind.get("audio") == "conv":
-            self.audio_conv = AudioConv(self.width, **common)
-        self.sequence = {
-            m: SequenceEncoder(**sequence, name=f"{m}_features")
-            for m, encoder in kind.items()
-            if encoder == "features"
-        }
+        made = {**self.encoders, **self.towers}
+        self.readers = {m: make() for m, make in made.items() if make is not None}
+        # Where a module with weights gives another width than D.
+        self.widths = {m: nn.Dense(self.width, name=f"{m}_width") for m in self.modalities}
+        self.text_dense = nn.Dense(self.width)
+        self.frame_head = FrameHead(
+            self.frames, self.width, self.temporal_layers, self.temporal_heads, **common
+        )
         self.fusion = Fusion(
             len(self.modalities), self.width, self.fusion_layers, self.heads, **common
         )
@@ -307,7 +277,7 @@ class UMBEnet(nn.Module):
         mask = mask & present[:, None]
 
         def run(model, x, mask):
-            return getattr(model, f"_{m}")(x, mask, train).astype(jnp.float32)
+            return model.encode(m, x, mask, train=train).astype(jnp.float32)
 
         def nothing(model, x, mask):
             return jnp.zeros((len(x), model.width), jnp.float32)
@@ -318,37 +288,22 @@ class UMBEnet(nn.Module):
             feature = nn.cond(present.any(), run, nothing, self, x, mask)
         return jnp.where(present[:, None], feature, 0)
 
-    def _text(self, x: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
-        """Returns the feature of tokens `[B, T]`, or of what is encoded already, `[B, T, D]`."""
-        if self.encoders["text"] == "features":
-            return self.sequence["text"](x, mask, train=train)
-        if jnp.issubdtype(x.dtype, jnp.floating):
+    def encode(self, m: str, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
+        """Returns the feature `[B, D]` of a modality as it stands in a batch."""
+        if m in self.encoders:
+            return self._resized(m, self.readers[m](x, mask, train=train))
+        if m == "vision":
+            if x.ndim == 5:  # not encoded yet
+                x = encode_frames(self.readers["vision"], x, self.mean, self.std)
+            return self.frame_head(self._resized(m, x), mask, train=train)
+        if jnp.issubdtype(x.dtype, jnp.floating):  # encoded already, `[B, T, D]`
             return self.text_dense(masking.masked_mean(x, mask))
-        tower = self.text_tower if self.encoders["text"] == "clip" else self.bert_tower
-        return self.text_dense(tower(x, mask)[0])
+        if self.towers["text"] is None:
+            return self.text_dense(self.text_tower(x, mask)[0])
+        return self.text_dense(self.readers["text"](x, mask, train=train))
 
-    def _audio(self, x: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
-        """Returns the feature of a waveform `[B, S]`, or of a sequence `[B, T, D_a]`."""
-        if self.encoders["audio"] == "features":
-            return self.sequence["audio"](x, mask, train=train)
-        return self.audio_conv(x, mask, train=train)
-
-    def _vision(self, x: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
-        """Returns the feature of frames `[B, T, H, W, 3]`, or of a sequence `[B, T, D_v]`."""
-        if self.encoders["vision"] == "features":
-            return self.sequence["vision"](x, mask, train=train)
-        if x.ndim == 5:
-            x = self.frame_features(x)
-        return self.frame_head(x, mask, train=train)
-
-    def frame_features(self, frames: jax.Array) -> jax.Array:
-        """Returns the tower's `[B, T, D]` of frames `[B, T, H, W, 3]` in [0, 255]."""
-
-        def tower(images: jax.Array) -> jax.Array:
-            seen = self.image_tower(images)
-            return seen[0] if isinstance(seen, tuple) else seen
-
-        return encode_frames(tower, frames, self.mean, self.std)
+    def _resized(self, m: str, x: jax.Array) -> jax.Array:
+        return x if x.shape[-1] == self.width else self.widths[m](x)
 
 
 def normalize(x: jax.Array) -> jax.Array:

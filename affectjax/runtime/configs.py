@@ -8,6 +8,7 @@ leaves out have the defaults of their parts. `resolve` fills them in, and refuse
 
 import dataclasses
 import difflib
+import functools
 import json
 import typing
 from collections.abc import Collection, Mapping
@@ -23,20 +24,22 @@ T = TypeVar("T")
 TOP_LEVEL = ("task", "seed", "seeds", "data", "model", "optim", "stages", "train", "parallel")
 
 
-def section(cls: type, *without: str, **values: Any) -> config_dict.ConfigDict:
+def section(cls: type | tuple[type, ...], *without: str, **values: Any) -> config_dict.ConfigDict:
     """Returns a config section: the fields of `cls` with their defaults, and other values.
 
     Args:
-      cls: a dataclass or a Flax module; its fields are the keys.
+      cls: a dataclass or a Flax module, or several; their fields are the keys.
       *without: fields that the program fills, not the config.
       **values: in place of the defaults, and for fields that have none.
 
     Raises:
       InputError: a value for no field.
     """
-    given = ("parent", "name", *without) if issubclass(cls, nn.Module) else without
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in given}
-    check_keys(values, fields, cls.__name__)
+    fields = {}
+    for part in cls if isinstance(cls, tuple) else (cls,):
+        given = ("parent", "name", *without) if issubclass(part, nn.Module) else without
+        fields |= {f.name: f for f in dataclasses.fields(part) if f.name not in given}
+    check_keys(values, fields, part.__name__)
     for name, field in fields.items():
         if name not in values and field.default is not dataclasses.MISSING:
             values[name] = field.default
@@ -56,6 +59,24 @@ def check_keys(found: Collection[str], known: Collection[str], where: str) -> No
 def fields(*parts: type) -> dict[str, dataclasses.Field]:
     """Returns by key the fields of the parts of a section, those that a config may set."""
     return {f.name: f for part in parts for f in dataclasses.fields(part) if f.init}
+
+
+@functools.cache
+def of_module(cls: type[nn.Module], *without: str) -> type:
+    """Returns a part with the fields of a Flax module, for the keys that go into it as they are.
+
+    Args:
+      cls: the module.
+      *without: its fields that the program fills.
+    """
+    types = typing.get_type_hints(cls)
+    made = []
+    for field in dataclasses.fields(cls):
+        if field.name in ("parent", "name", *without):
+            continue
+        default = {} if field.default is dataclasses.MISSING else {"default": field.default}
+        made.append((field.name, types[field.name], dataclasses.field(**default)))
+    return dataclasses.make_dataclass(cls.__name__, made, frozen=True)
 
 
 def read(
@@ -80,7 +101,7 @@ def read(
     """
     several = parts if isinstance(parts, tuple) else (parts,)
     known, section = fields(*several), plain(section)
-    unused = {k: f.default for k, f in fields(*others).items() if k not in known}
+    unused = {k: plain(f.default) for k, f in fields(*others).items() if k not in known}
     section = {k: v for k, v in section.items() if k not in unused or v != unused[k]}
     for key in (key for key in section if key in unused):
         near = difflib.get_close_matches(key, known, n=1, cutoff=0)

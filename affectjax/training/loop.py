@@ -188,8 +188,7 @@ class Trainer:
         new, batch = stage.init or self.task.init, base.zeros(inputs, stage.reads)
         init = jax.jit(lambda key: new(key, batch))
         made = [jax.device_get(init(jax.random.key(seed))) for seed in self.seeds]
-        given = self.task.pretrained
-        return [stage.prepare({"params": p | given, "variables": v}) for p, v in made]
+        return [stage.prepare({"params": p, "variables": v}) for p, v in made]
 
     def _begin_stage(self, index: int, models: list[Model]) -> None:
         """Makes state, frozen, best and control for a stage that starts from `models`."""

@@ -42,7 +42,8 @@ from affectjax.runtime import optim, steps
 from affectjax.runtime.configs import section
 from affectjax.runtime.optim import OptimConfig
 from affectjax.runtime.parallel import AXIS, Engine
-from affectjax.tasks.umbenet import ModelConfig, Task, UMBEnetStage
+from affectjax.tasks.umbenet import Task, UMBEnetStage
+from affectjax.tasks.umbenet.assembly import parts
 
 try:
     import torch
@@ -161,7 +162,9 @@ def inputs_of(s: Sizes) -> tuple[Inputs, dict]:
 
 def task_of(s: Sizes, inputs: Inputs) -> Task:
     """Returns the task; its towers are from scratch, for a config freezes only what has weights."""
-    model = section(ModelConfig, dtype=_DTYPE.value, logit_scale=SCALE, pull=PULL, l1=L1, **s.model)
+    model = section(
+        parts(s.model)[0], dtype=_DTYPE.value, logit_scale=SCALE, pull=PULL, l1=L1, **s.model
+    )
     stage = section(UMBEnetStage, epochs=1, batch_size=s.batch, shows="all")
     config = {
         "data": {"without": ()},

@@ -17,6 +17,7 @@ from numpy_mcr import draw, quick
 
 import affectjax.models
 from affectjax.modalities import MODALITIES
+from affectjax.models.encoders import SequenceEncoder
 
 DIMS = {"text": 7, "audio": 5, "vision": 6}
 LENGTHS = {"text": 5, "audio": 4, "vision": 6}
@@ -25,8 +26,7 @@ VALID = {"text": (5, 3, 4, 0, 0, 0), "audio": (4, 2, 0, 3, 0, 0), "vision": (6, 
 B = 6
 
 # Towers, encoders and layers are no models of a batch, and have tests of their own.
-NOT_MODELS = {"assembly", "bert", "clap", "clip", "encoders", "layers", "norms", "resnet"}
-NOT_MODELS |= {"towers"}
+NOT_MODELS = {"bert", "clap", "clip", "encoders", "layers", "norms", "resnet"}
 FOUND = {m.name for m in pkgutil.iter_modules(affectjax.models.__path__)} - NOT_MODELS
 
 KERNELS = {"text": 3, "audio": 1, "vision": 3}
@@ -38,18 +38,23 @@ POOL = {"pool_size": 5, "top_k": 2, "prompt_tokens": 3, "inherent_tokens": 2, "g
 CLASS_TOKENS = ((3, 2), (4, 5, 2))
 
 
+def encoder_of(width, layers, heads, **name):
+    """Returns what makes an encoder of features."""
+    return functools.partial(SequenceEncoder, width, layers, heads, **name)
+
+
 def umbenet_arguments(outputs, modalities, kernels, width, heads, layers):
     """Returns the arguments of UMBEnet on features: its classes are rows of tokens."""
     del kernels
     return {
         "modalities": modalities,
-        "encoders": dict.fromkeys(modalities, "features"),
+        "encoders": {m: encoder_of(width, layers, heads, name=f"{m}_features") for m in modalities},
+        "towers": {},
         "text": TOWER | {"projection": width},
         "sos": 1,
         "class_tokens": CLASS_TOKENS[:outputs],
         "heads": heads,
         "temporal_heads": heads,
-        "sequence_layers": layers,
         "fusion_layers": layers,
         "logit_scale": 1.0,
         **POOL,
@@ -63,11 +68,9 @@ HIDDEN = 12
 def supramodal_arguments(outputs, modalities, kernels, width, heads, layers):
     """Returns the arguments of the learner on features: it always tells seven and three."""
     del outputs, kernels
-    tower = {"width": width, "layers": layers, "heads": heads}
     return {
         "modalities": modalities,
-        "encoders": dict.fromkeys(modalities, "features"),
-        "towers": dict.fromkeys(modalities, tower),
+        "encoders": dict.fromkeys(modalities, encoder_of(width, layers, heads)),
         "width": width,
         "hidden": HIDDEN,
     }

@@ -13,8 +13,9 @@ import numpy_supramodal as ref
 import pytest
 from numpy_mcr import draw, quick, wide
 
+from affectjax.encoders.clip import Texts
 from affectjax.modalities import MODALITIES
-from affectjax.models.encoders import MelConv
+from affectjax.models.encoders import ImageConv, MelConv, SequenceEncoder
 from affectjax.models.supramodal import Supramodal
 
 D, E = 12, 10
@@ -26,18 +27,19 @@ WEIGHT = {
     "vision": np.array([1, 0, 1, 1, 1, 1, 0], np.float32),
 }
 SHAPES = {"text": (4, 6), "audio": (5, 3), "vision": (2, 4)}
-TOWER = {"width": D, "layers": 1, "heads": 2}
+
+
+def sequences(width=D, layers=1, heads=2):
+    """Returns what makes an encoder of features."""
+    return functools.partial(SequenceEncoder, width, layers, heads)
+
+
 DROPS = {"dropout": jax.random.key(5)}  # layers want a key, though nothing is dropped
 
 
 def features_net(**changes):
     fields = {"width": D, "hidden": E} | changes
-    return Supramodal(
-        MODALITIES,
-        dict.fromkeys(MODALITIES, "features"),
-        dict.fromkeys(MODALITIES, TOWER),
-        **fields,
-    )
+    return Supramodal(MODALITIES, dict.fromkeys(MODALITIES, sequences()), **fields)
 
 
 def views_of(seed=0, junk=None):
@@ -186,9 +188,8 @@ def test_padded_rows_and_steps_change_nothing(junk, statistics):
 
 def test_a_tower_of_another_width_is_followed_by_a_dense():
     views = views_of()
-    narrow = {"width": 6, "layers": 0, "heads": 2}
-    towers = {"text": narrow, "audio": TOWER, "vision": TOWER}
-    net = Supramodal(MODALITIES, dict.fromkeys(MODALITIES, "features"), towers, D, E)
+    encoders = {"text": sequences(6, 0), "audio": sequences(), "vision": sequences()}
+    net = Supramodal(MODALITIES, encoders, D, E)
     params = drawn(net, views)["params"]
     assert params["text"]["dense"]["kernel"].shape == (6, D) and "dense" not in params["audio"]
 
@@ -202,10 +203,7 @@ def size(tree):
 
 def test_heads_of_the_paper_have_their_exact_size():
     """512 -> 256 -> 256 with batch norm: four of them, and heads of seven and three."""
-    wide_tower = {"width": 512, "layers": 0, "heads": 8}
-    net = Supramodal(
-        MODALITIES, dict.fromkeys(MODALITIES, "features"), dict.fromkeys(MODALITIES, wide_tower)
-    )
+    net = Supramodal(MODALITIES, dict.fromkeys(MODALITIES, sequences(512, 0, 8)))
     read = functools.partial(net.init, method="read", train=False)
     shapes = jax.eval_shape(lambda: read(jax.random.key(0), views_of()))
     encoder = 512 * 256 + 256 * 256 + 2 * 2 * 256
@@ -226,9 +224,9 @@ CLIP_TEXT = {
     "vocab": 20, "length": 8, "width": 8, "layers": 1, "heads": 2, "hidden": 16, "projection": D,
 }  # fmt: skip
 RAW = {
-    "text": ("clip", CLIP_TEXT),
-    "audio": ("mel", {"channels": (4, 6), "projection": D}),
-    "vision": ("conv", {"channels": (4, 6), "projection": D}),
+    "text": functools.partial(Texts, **CLIP_TEXT),
+    "audio": functools.partial(MelConv, channels=(4, 6), projection=D),
+    "vision": functools.partial(ImageConv, channels=(4, 6), projection=D),
 }
 
 
@@ -261,8 +259,7 @@ def raw_batch(seed=0, junk=0.0):
 
 
 def test_masked_frames_samples_and_words_change_nothing():
-    kinds, towers = ({m: row[i] for m, row in RAW.items()} for i in range(2))
-    net = Supramodal(MODALITIES, kinds, towers, D, E)
+    net = Supramodal(MODALITIES, RAW, D, E)
     batch = raw_batch()
     shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), batch, train=False))
     stats = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes["batch_stats"])

@@ -16,9 +16,11 @@ import numpy_umbenet as ref
 import pytest
 from numpy_mcr import draw, quick, wide
 
+from affectjax.encoders.clip import Images
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 from affectjax.models.clip import ImageTower
+from affectjax.models.encoders import AudioConv, ImageConv, SequenceEncoder
 from affectjax.models.umbenet import Fusion, Pool, SparseFusion, UMBEnet, normalize, pad_tokens
 
 D, DT, N, K, L, LI, C = 8, 6, 7, 3, 3, 2, 4
@@ -35,9 +37,9 @@ IMAGE = {
 }  # fmt: skip
 NET = UMBEnet(
     modalities=MODALITIES,
-    encoders={"text": "clip", "audio": "conv", "vision": "clip"},
+    encoders={"audio": functools.partial(AudioConv, D, name="audio_conv")},
+    towers={"text": None, "vision": functools.partial(Images, **IMAGE, name="image_tower")},
     text=TEXT,
-    image=IMAGE,
     sos=1,
     class_tokens=((5, 6, 2), (7, 2), (8, 9, 3, 2), (4, 2)),
     frames=FRAMES,
@@ -51,7 +53,18 @@ NET = UMBEnet(
     gate_hidden=5,
     logit_scale=10.0,
 )
-FEATURES = NET.clone(encoders=dict.fromkeys(MODALITIES, "features"), image=None)
+
+
+def features_net(layers=1, **changes):
+    """Returns the network of features."""
+    encoders = {
+        m: functools.partial(SequenceEncoder, D, layers, 2, name=f"{m}_features")
+        for m in MODALITIES
+    }
+    return NET.clone(encoders=encoders, towers={}, **changes)
+
+
+FEATURES = features_net()
 WIDTHS = {"text": 5, "audio": 4, "vision": 6}
 
 
@@ -360,7 +373,7 @@ def frames(params, pixels):
 
 @pytest.mark.parametrize("query_map", ["linear", "mlp"])
 def test_network_of_features_equals_loops(query_map):
-    net = FEATURES.clone(query_map=query_map, sequence_layers=2, fusion_layers=2)
+    net = features_net(2, query_map=query_map, fusion_layers=2)
     params, pool = weights(net, sequences)
     batch = sequences()
     logits, out = evaluate(net)(params, pool, batch)
@@ -373,9 +386,10 @@ def test_network_of_features_equals_loops(query_map):
 
 
 def test_each_frame_is_one_image_to_the_conv_tower():
+    tower = functools.partial(ImageConv, channels=(4, 5), projection=D, name="image_tower")
     net = NET.clone(
-        modalities=("vision",), encoders={"vision": "conv"},
-        image={"channels": (4, 5), "projection": D}, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4),
+        modalities=("vision",), encoders={}, towers={"vision": tower},
+        mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4),
     )  # fmt: skip
     params, pool = weights(net, media)
     batch = media()
@@ -679,7 +693,7 @@ def test_exact_size_of_a_network_of_media():
     ("query_map", "more"), [("identity", 0), ("linear", linear(D, D)), ("mlp", 2 * linear(D, D))]
 )
 def test_exact_size_of_a_network_of_features(query_map, more):
-    net = FEATURES.clone(query_map=query_map, sequence_layers=2)
+    net = features_net(2, query_map=query_map)
     encoders = sum(linear(w, D) + 2 * layer(D) + 2 * D for w in WIDTHS.values())
     expected = encoders + text_tower(TEXT) + head(3, D, DT, 1, N, L, LI, 5) + more
     assert sum(counts(net, sequences).values()) == expected
@@ -699,8 +713,9 @@ def test_vision_carries_most_of_the_encoders_at_the_papers_setting():
     names += ("inherent_tokens", "top_k")
     assert [defaults[name] for name in names] == [16, 12, 8, 32, 32, 32, 5]
     net = UMBEnet(
-        modalities=MODALITIES, encoders=NET.encoders, text=text, image=image, sos=0,
-        class_tokens=((1, 2, 3), (4, 5, 6)),
+        modalities=MODALITIES, text=text, sos=0, class_tokens=((1, 2, 3), (4, 5, 6)),
+        encoders={"audio": functools.partial(AudioConv, 512, name="audio_conv")},
+        towers={"text": None, "vision": functools.partial(Images, **image, name="image_tower")},
     )  # fmt: skip
 
     def clips():
@@ -723,10 +738,6 @@ def test_vision_carries_most_of_the_encoders_at_the_papers_setting():
 # ---- refusals -----------------------------------------------------------------------------------
 
 REFUSED = {
-    "encoder": (
-        {"encoders": NET.encoders | {"audio": "clip"}},
-        "\"config.model.audio\" is 'clip'; allowed: conv, features",
-    ),
     "query map": ({"query_map": "quadratic"}, "'quadratic' .*allowed: identity, linear, mlp"),
     "too many prompts": ({"top_k": N + 1}, f"top_k {N + 1}; allowed: .*1 to pool_size .{N}"),
     "no prompt": ({"top_k": 0}, "top_k 0; allowed"),

@@ -23,19 +23,19 @@ from affectjax.data.labels import LabelSpec
 from affectjax.emotions import SEVEN, THREE
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
-from affectjax.runtime.configs import section
+from affectjax.runtime.configs import fields, section
 from affectjax.runtime.optim import OptimConfig
 from affectjax.tasks import supramodal
-from affectjax.tasks.supramodal import Task, concept_bank
+from affectjax.tasks.supramodal import GUIDED_PARTS, Task, concept_bank
 from affectjax.tasks.supramodal.concept_bank import ConceptBank
-from affectjax.tasks.supramodal.downstream import BANK, GuidedConfig
+from affectjax.tasks.supramodal.downstream import BANK
 from affectjax.tasks.supramodal.stages import (
     ConceptsConfig,
     DownstreamStage,
     JointStage,
     SequentialStage,
 )
-from affectjax.tasks.supramodal.towers import LearnerConfig
+from affectjax.tasks.supramodal.towers import parts
 
 D, E = 8, 6
 SPECS = {m: LabelSpec("class", THREE if m == "text" else SEVEN) for m in MODALITIES}
@@ -65,6 +65,13 @@ KINDS_OF_STAGES = {
 SIZES = {"epochs": 1, "batch_size": 8}
 
 
+def learner_section(values):
+    """Returns `config.model.learner` with those values that its encoders read."""
+    chosen = parts(values)[0]
+    known = fields(*chosen)
+    return section(chosen, **{key: value for key, value in values.items() if key in known})
+
+
 def config(stages, guided=None, optim=None, **learner):
     """Returns what of a config the task reads."""
     sections = {
@@ -75,8 +82,8 @@ def config(stages, guided=None, optim=None, **learner):
     }
     return {
         "model": {
-            "learner": section(LearnerConfig, **LEARNER | learner),
-            "guided": section(GuidedConfig, **GUIDED | (guided or {})),
+            "learner": learner_section(LEARNER | learner),
+            "guided": section(GUIDED_PARTS, **GUIDED | (guided or {})),
         },
         "optim": section(OptimConfig, **optim or {}),
         "stages": sections,

@@ -32,7 +32,7 @@ from affectjax.tasks.umbenet import (
     hand_over,
     random_subset,
 )
-from affectjax.tasks.umbenet.assembly import ModelConfig, class_tokens
+from affectjax.tasks.umbenet.assembly import class_tokens, parts
 
 CLASSES = ("angry", "glad", "neutral", "very_sad")
 SPEC = LabelSpec("class", CLASSES)
@@ -53,7 +53,7 @@ def config(stages=None, without=(), optim=None, **model):
         for name, changes in (STAGES if stages is None else stages).items()
     }
     return {
-        "model": section(ModelConfig, **SMALL | model),
+        "model": section(parts(SMALL | model)[0], **SMALL | model),
         "data": {"without": without},
         "optim": section(OptimConfig, **optim or {}),
         "stages": sections,
@@ -521,7 +521,7 @@ def test_text_in_words_is_read_by_the_text_tower(tokenizer):
 
 
 def test_what_is_frozen_does_not_train(tokenizer):
-    of = task_of(bert_weights="somewhere", frozen=("bert_tower",), query_map="mlp")
+    of = task_of(text="bert", bert_weights="somewhere", frozen=("bert_tower",), query_map="mlp")
     trains = of.stages[0].trains
     assert not trains("bert_tower/blocks/key/kernel")
     assert trains("bert_tower_dense/kernel") and trains("pool/keys") and trains("pool/values")
@@ -554,7 +554,7 @@ REFUSED = {
     ),
     "waveform": (
         {}, {"audio": Waveform(80)},
-        '"config.model.audio" is .features., but the data has waveform; allowed: conv',
+        '"config.model.audio" is .features., but the data has waveform; allowed: clap, conv',
     ),
     "unknown encoder": ({"text": "gpt"}, {}, '"config.model.text" is .gpt., but'),
     "frozen without weights": (

@@ -17,11 +17,13 @@ import jax
 import numpy as np
 
 from affectjax.data.batches.inputs import Inputs
+from affectjax.encoders.augmentation import FrameAugmentation
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 from affectjax.runtime import configs
 from affectjax.runtime.optim import OptimConfig
 from affectjax.tasks.base import MAIN, Batch, Ending, Model, Stage, StageConfig, Tree
+from affectjax.tasks.supramodal import towers
 from affectjax.tasks.supramodal.downstream import Downstream, GuidedConfig
 from affectjax.tasks.supramodal.learner import Learner
 from affectjax.tasks.supramodal.stages import (
@@ -35,14 +37,29 @@ from affectjax.tasks.supramodal.stages import (
     JointStage,
     SequentialStage,
 )
-from affectjax.tasks.supramodal.towers import LearnerConfig
 from affectjax.training.early_stopping import LAST
 
 LEARNER, GUIDED = "learner", "guided"
+GUIDED_PARTS = (GuidedConfig, FrameAugmentation)
+STAGES = {
+    JOINT: JointStage,
+    SEQUENTIAL: SequentialStage,
+    CONCEPTS: ConceptsConfig,
+    DOWNSTREAM: DownstreamStage,
+}
 
 
 def _learns(config: Mapping[str, Any]) -> bool:
     return any(name in config["stages"] for name in (JOINT, SEQUENTIAL))
+
+
+def sections(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the parts of the sections that it reads, see `affectjax.tasks.base.sections`."""
+    configs.check_keys(config["model"], (LEARNER, GUIDED), "config.model")
+    configs.check_keys(config["stages"], ORDER, "config.stages")
+    stages = {f"stages.{name}": ((STAGES[name],), ()) for name in config["stages"]}
+    learner = towers.parts(config["model"].get(LEARNER, {}))
+    return {f"model.{LEARNER}": learner, f"model.{GUIDED}": (GUIDED_PARTS, ()), **stages}
 
 
 def reads(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -87,19 +104,23 @@ class Task:
         Raises:
           InputError: a key that nobody reads, a value that is not allowed, or no such weights.
         """
-        model, sections = configs.plain(config["model"]), configs.plain(config["stages"])
-        configs.check_keys(model, (LEARNER, GUIDED), "config.model")
-        configs.check_keys(sections, ORDER, "config.stages")
-        self._read(sections, config)
-        learner = configs.read(LearnerConfig, model.get(LEARNER, {}), f"config.model.{LEARNER}")
-        guided = configs.read(GuidedConfig, model.get(GUIDED, {}), f"config.model.{GUIDED}")
-        self._check(guided, sections)
+        known = sections(config)
+        model, stages = configs.plain(config["model"]), configs.plain(config["stages"])
+        self._read(stages, config)
+        learner = model.get(LEARNER, {})
+        parts, others = known[f"model.{LEARNER}"]
+        configs.read(parts, learner, towers.SECTION, others)
+        guided, augmentation = configs.read(
+            GUIDED_PARTS, model.get(GUIDED, {}), f"config.model.{GUIDED}"
+        )
+        self._check(guided, stages)
         self.guided = guided
         self.learner = Learner(learner, sources, axis_name) if sources else None
-        self.downstream = Downstream(guided, inputs, axis_name) if inputs is not None else None
+        self.downstream = None
+        if inputs is not None:
+            self.downstream = Downstream(guided, augmentation, inputs, axis_name)
         self.judges = self.learner.judges if self.learner else {}
         self._check_heads()
-        self.pretrained: Tree = {}
         if self.downstream is not None:
             self.spec, self.modalities = self.downstream.spec, self.downstream.modalities
             self.predict, self.metrics = self.downstream.predict, self.downstream.metrics
@@ -109,14 +130,8 @@ class Task:
 
     def _read(self, sections: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         """Reads `config.stages`."""
-        kinds = {
-            JOINT: JointStage,
-            SEQUENTIAL: SequentialStage,
-            CONCEPTS: ConceptsConfig,
-            DOWNSTREAM: DownstreamStage,
-        }
         self.sections: dict[str, Any] = {
-            name: configs.read(kinds[name], sections[name], f"config.stages.{name}")
+            name: configs.read(STAGES[name], sections[name], f"config.stages.{name}")
             for name in ORDER
             if name in sections
         }
@@ -163,7 +178,7 @@ class Task:
                             trains=learner.trains,
                             turns=own.turns(learner.names),
                             init=learner.init,
-                            prepare=learner.prepare,
+                            prepare=learner.load_pretrained,
                             **_common(name, own, optim) | {"batch_size": own.sizes(learner.names)},
                         )
                     )
@@ -177,7 +192,7 @@ class Task:
                     loss=self.downstream.loss,
                     trains=self.downstream.trains,
                     init=self.downstream.init,
-                    prepare=self.downstream.prepare,
+                    prepare=self.downstream.load_pretrained,
                     **_common(DOWNSTREAM, self.sections[DOWNSTREAM], optim),
                 )
             )
@@ -196,8 +211,10 @@ class Task:
         params, variables = jax.device_get(jax.jit(self.downstream.init)(key, batch))
         new = {"params": params, "variables": variables}
         if CONCEPTS not in self.sections:
-            return self.downstream.prepare(new)
-        return self.downstream.prepare(new, ending.folder / CONCEPTS, self._capacity(ending))
+            return self.downstream.load_pretrained(new)
+        return self.downstream.load_pretrained(
+            new, ending.folder / CONCEPTS, self._capacity(ending)
+        )
 
     def _capacity(self, ending: Ending) -> dict[str, int]:
         """Returns by modality how many concepts a bank may hold, whichever were predicted well."""

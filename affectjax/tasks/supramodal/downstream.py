@@ -5,6 +5,7 @@ Letters: B examples on this device, E of the guided feature, C classes, P concep
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ import numpy as np
 
 from affectjax import metrics, weights
 from affectjax.data.batches.inputs import Inputs
+from affectjax.encoders.augmentation import FrameAugmentation
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES, chosen
 from affectjax.models.guided import Guided
-from affectjax.ops import augment, losses
+from affectjax.ops import losses
 from affectjax.tasks.base import Batch, Measurements, Model, Tree, class_table
 from affectjax.tasks.supramodal import concept_bank
 
@@ -28,7 +30,7 @@ BANK = "bank"
 
 @dataclasses.dataclass(frozen=True)
 class GuidedConfig:
-    """`config.model.guided`.
+    """`config.model.guided`, but for `FrameAugmentation`.
 
     Attributes:
       modalities: those to use, () for all that the data has.
@@ -47,7 +49,6 @@ class GuidedConfig:
         a width of their own.
       heads, layers: of the memory stack on sequences.
       dropout: there.
-      flip, shift, contrast, brightness: of the augmentation of frames, see `ops.augment`.
     """
 
     modalities: tuple[str, ...] = ()
@@ -64,10 +65,6 @@ class GuidedConfig:
     heads: int = 8
     layers: int = 4
     dropout: float = 0.0
-    flip: float = 0.0
-    shift: float = 0.0
-    contrast: float = 0.0
-    brightness: float = 0.0
 
     def __post_init__(self):
         if self.count < 1:
@@ -90,18 +87,26 @@ class Downstream:
       model: the network.
     """
 
-    def __init__(self, settings: GuidedConfig, inputs: Inputs, axis_name: str | None):
+    def __init__(
+        self,
+        settings: GuidedConfig,
+        augmentation: FrameAugmentation,
+        inputs: Inputs,
+        axis_name: str | None,
+    ):
         """Builds the network.
 
         Args:
           settings: `config.model.guided`.
+          augmentation: the rest of it.
           inputs: what the batches hold.
           axis_name: the mapped axis over which a batch is split, None where it is whole.
 
         Raises:
           InputError: labels that are no classes, inputs that it cannot read, or no such weights.
         """
-        self.settings, self.inputs, self.axis_name = settings, inputs, axis_name
+        self.settings, self.augmentation = settings, augmentation
+        self.inputs, self.axis_name = inputs, axis_name
         self.spec = inputs.spec
         if self.spec.kind != "class":
             raise InputError(
@@ -117,7 +122,7 @@ class Downstream:
                 f'"config.model.guided.weights" is {settings.weights}, but the data has no frames '
                 "that a ResNet-18 could read"
             )
-        self._given = found
+        self._resnet = found
         self.model = Guided(
             classes=len(self.spec.classes),
             modalities=self.modalities,
@@ -130,9 +135,13 @@ class Downstream:
         """Returns the arguments of what reads a modality."""
         s, kind = self.settings, self.inputs.kinds[m].kind
         if kind == "frames":
-            if self._given is None:
+            if self._resnet is None:
                 return {"width": s.resnet_width}
-            return {**self._given.args, "mean": self._given.mean, "std": self._given.std}
+            return {
+                **self._resnet.args,
+                "mean": self._resnet.mean,
+                "std": self._resnet.std,
+            }
         if kind != "features":
             raise InputError(
                 f"the recogniser reads frames and features, but the data has {kind} of {m}; "
@@ -145,7 +154,7 @@ class Downstream:
         variables = flax.core.unfreeze(self.model.init(key, batch, train=False))
         return variables.pop("params"), variables
 
-    def prepare(
+    def load_pretrained(
         self, model: Model, folder: str | Path | None = None, capacity: Tree = None
     ) -> Model:
         """Returns the model with what came from files: ResNet-18's weights, and the concepts.
@@ -157,9 +166,12 @@ class Downstream:
         """
         s, params = self.settings, dict(model["params"])
         variables = jax.tree.map(np.asarray, model["variables"])
-        if self._given is not None:
-            params["vision"] = {**params["vision"], "resnet": self._given.params}
-            statistics = {**variables["batch_stats"]["vision"], "resnet": self._given.batch_stats}
+        if self._resnet is not None:
+            params["vision"] = {**params["vision"], "resnet": self._resnet.params}
+            statistics = {
+                **variables["batch_stats"]["vision"],
+                "resnet": self._resnet.batch_stats,
+            }
             variables = {"batch_stats": {**variables["batch_stats"], "vision": statistics}}
         if s.guide:
             bank = concept_bank.load(folder or s.bank, s.concepts)
@@ -185,9 +197,11 @@ class Downstream:
         s, params = self.settings, dict(params)
         bank = params.pop(BANK, None)
         drop, draw, change = jax.random.split(rng, 3)
+        change = functools.partial(self.augmentation.apply, key=change, axis_name=self.axis_name)
+        seen = {m: change(m, batch[m]) for m in self.modalities}
         (logits, out), variables = self.model.apply(
             {"params": params, **variables},
-            self._augment(batch, change),
+            {**batch, **seen},
             train=True,
             rngs={"dropout": drop},
             mutable=list(variables),
@@ -205,15 +219,6 @@ class Downstream:
             )
             measured |= {"guidance": distance, "loss": entropy + s.weight * distance}
         return measured["loss"], (variables, measured)
-
-    def _augment(self, batch: Batch, key: jax.Array) -> Batch:
-        """Returns the batch with changed frames, where the config says so."""
-        how = {k: getattr(self.settings, k) for k in ("flip", "shift", "contrast", "brightness")}
-        frames = "vision" in self.modalities and batch["vision"]["x"].ndim == 5
-        if not frames or not any(how.values()):
-            return batch
-        x = augment.flip_and_shift(batch["vision"]["x"], key, self.axis_name, **how)
-        return {**batch, "vision": {**batch["vision"], "x": x}}
 
     def predict(self, params: Tree, variables: Tree, batch: Batch) -> dict[str, jax.Array]:
         """Returns `loss` `[B]`, `logits` and `probability` `[B, C]`; reads no concept for it."""

@@ -7,6 +7,7 @@ Letters: B examples of a modality on this device, N of a split, D features, E of
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax
 import jax
@@ -20,7 +21,7 @@ from affectjax.data.batches.inputs import Inputs
 from affectjax.data.labels import LabelSpec
 from affectjax.errors import InputError
 from affectjax.models.supramodal import Supramodal
-from affectjax.ops import augment, contrast, losses
+from affectjax.ops import contrast, losses
 from affectjax.runtime.steps import EXAMPLES
 from affectjax.tasks.base import Batch, Ending, Measurements, Model, Tree, class_table
 from affectjax.tasks.supramodal import concept_bank
@@ -30,7 +31,7 @@ from affectjax.tasks.supramodal.stages import (
     SequentialStage,
     UnpairedStage,
 )
-from affectjax.tasks.supramodal.towers import LearnerConfig, Towers
+from affectjax.tasks.supramodal.towers import Towers
 from affectjax.weights import lora
 
 Loss = tuple[jax.Array, tuple[Tree, Measurements]]
@@ -41,40 +42,39 @@ class Learner:
     """The network of the stages on unpaired data sets, its losses and what it leaves behind.
 
     Attributes:
-      names: of the data sets, which are those of their modalities, in house order.
+      names: of the data sets, which are those of their modalities, in the order of MODALITIES.
       judges: by name, see `SourceJudge`.
       heads: by name, "seven" or "three": what the labels of the data set are.
     """
 
     def __init__(
-        self, settings: LearnerConfig, sources: Mapping[str, Inputs], axis_name: str | None
+        self, section: Mapping[str, Any], sources: Mapping[str, Inputs], axis_name: str | None
     ):
         """Builds the network.
 
         Args:
-          settings: `config.model.learner`.
+          section: `config.model.learner`.
           sources: by name, what the batches of each data set hold.
           axis_name: the mapped axis over which a batch is split, None where it is whole.
 
         Raises:
           InputError: labels that are neither seven emotions nor three sentiments, or see `Towers`.
         """
-        self.settings, self.axis_name = settings, axis_name
-        self.names = tuple(sources)
-        towers = Towers(settings, sources, axis_name)
+        towers = Towers(section, sources, axis_name)
+        settings, self.augmentation = towers.settings, towers.augmentation
+        self.axis_name, self.names = axis_name, tuple(sources)
         self.model = Supramodal(
             modalities=self.names,
-            encoders=towers.kinds,
-            towers=towers.arguments,
+            encoders=towers.makers,
             width=settings.width,
             hidden=settings.hidden,
             statistics=settings.statistics,
             axis_name=axis_name,
             **towers.pixels,
         )
-        self.given = towers.given
+        self.pretrained = towers.pretrained
         self.lora = None
-        if settings.lora_rank and self.given:
+        if settings.lora_rank and self.pretrained:
             self.lora = lora.Lora(settings.lora_rank, settings.lora_alpha, settings.lora_dropout)
         self.heads = {m: _head(m, inputs.spec) for m, inputs in sources.items()}
         self.merged = {
@@ -95,23 +95,23 @@ class Learner:
         variables = flax.core.unfreeze(read(key, views))
         params = variables.pop("params")
         if self.lora is not None:
-            keys = jax.random.split(key, len(self.given))
+            keys = jax.random.split(key, len(self.pretrained))
             params["lora"] = {
                 m: lora.init(k, params[m]["tower"], self.lora.rank)
-                for m, k in zip(self.given, keys, strict=True)
+                for m, k in zip(self.pretrained, keys, strict=True)
             }
         return params, variables
 
-    def prepare(self, model: Model) -> Model:
-        """Returns the model with the towers that came from a folder in place of new ones."""
+    def load_pretrained(self, model: Model) -> Model:
+        """Returns a new model, host side, with the towers that came from a folder."""
         params = dict(model["params"])
-        for m, tower in self.given.items():
+        for m, tower in self.pretrained.items():
             params[m] = {**params[m], "tower": tower}
         return {**model, "params": params}
 
     def trains(self, path: str) -> bool:
         """Returns whether a parameter trains: of towers with weights, only what LoRA adds."""
-        return not path.startswith(tuple(f"{m}/tower/" for m in self.given))
+        return not path.startswith(tuple(f"{m}/tower/" for m in self.pretrained))
 
     def read(
         self, params: Tree, variables: Tree, views: Tree, key: jax.Array | None = None
@@ -127,7 +127,7 @@ class Learner:
         if self.lora is not None:
             params = dict(params)
             added = params.pop("lora")
-            for m in self.given:
+            for m in self.pretrained:
                 own = None if key is None else jax.random.fold_in(key, self.names.index(m))
                 tower = lora.adapt(params[m]["tower"], added[m], self.lora, own)
                 params[m] = {**params[m], "tower": tower}
@@ -146,7 +146,7 @@ class Learner:
         """Returns this device's part of the joint loss (eq. 4), with merged labels."""
         keys = jax.random.split(rng, len(self.names) + 1)
         views = {
-            m: self._augment(m, _view(m, batch[m]), key)
+            m: self.augmentation.apply(m, _view(m, batch[m]), key, self.axis_name)
             for m, key in zip(self.names, keys[1:], strict=True)
         }
         found, variables = self.read(params, variables, views, keys[0])
@@ -190,7 +190,7 @@ class Learner:
 
         def one(m: str, params: Tree, variables: Tree, own: Batch) -> Loss:
             change, read = jax.random.split(rng)
-            view = self._augment(m, _view(m, own), change)
+            view = self.augmentation.apply(m, _view(m, own), change, self.axis_name)
             found, variables = self.read(params, variables, {m: view}, read)
             entropy, right = self._entropy(found[m][self.heads[m]], own["label"], view["weight"])
             orthogonal = self._orthogonality(found[m], view["weight"], stage)
@@ -242,21 +242,6 @@ class Learner:
             margin,
             self.axis_name,
         )
-
-    def _augment(self, m: str, view: Tree, key: jax.Array) -> Tree:
-        """Returns the view with changed frames or waveforms, where the config says so."""
-        s = self.settings
-        if m == "vision" and view["x"].ndim == 5:
-            how = {k: getattr(s, k) for k in ("flip", "shift", "contrast", "brightness")}
-            if any(how.values()):
-                x = augment.flip_and_shift(view["x"], key, self.axis_name, **how)
-                return {**view, "x": x}
-        if m == "audio" and view["x"].ndim == 2 and s.gain_db:
-            x = augment.jitter_waveform(
-                view["x"], view["mask"], key, self.axis_name, gain_db=s.gain_db
-            )
-            return {**view, "x": x}
-        return view
 
     # What is left behind.
 

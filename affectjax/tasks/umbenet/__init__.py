@@ -23,13 +23,22 @@ from affectjax.data.batches.config import FewerClasses
 from affectjax.data.batches.inputs import Inputs
 from affectjax.errors import InputError
 from affectjax.models.umbenet import POOL, UMBEnet
-from affectjax.ops import augment, losses, prompts
+from affectjax.ops import losses, prompts
 from affectjax.ops.dropout import global_rows
 from affectjax.runtime import configs
 from affectjax.runtime.optim import OptimConfig
 from affectjax.runtime.steps import EXAMPLES
-from affectjax.tasks.base import Batch, Ending, Measurements, Stage, StageConfig, Tree, class_table
-from affectjax.tasks.umbenet.assembly import Assembly, ModelConfig
+from affectjax.tasks.base import (
+    Batch,
+    Ending,
+    Measurements,
+    Model,
+    Stage,
+    StageConfig,
+    Tree,
+    class_table,
+)
+from affectjax.tasks.umbenet.assembly import Assembly, parts
 
 STAGES = ("unimodal", "missing")
 SHOWS = ("one", "subset", "all")
@@ -64,8 +73,9 @@ class UMBEnetStage(StageConfig):
 
 def sections(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the parts of the sections that it reads, see `affectjax.tasks.base.sections`."""
+    configs.check_keys(config["stages"], STAGES, "config.stages")
     stages = {f"stages.{name}": ((UMBEnetStage,), ()) for name in config["stages"]}
-    return {"data": ((FewerClasses,), ()), **stages}
+    return {"data": ((FewerClasses,), ()), "model": parts(config["model"]), **stages}
 
 
 class Task:
@@ -91,20 +101,15 @@ class Task:
                 f"UMBEnet tells classes apart, and the labels are of kind {self.spec.kind!r}; "
                 '"config.data.threshold" makes two classes of scores'
             )
-        self.settings = configs.read(ModelConfig, config["model"], "config.model")
-        self.assembly = Assembly(self.settings, inputs, axis_name)
+        self.assembly = Assembly(config["model"], inputs, axis_name)
+        self.settings = self.assembly.settings
         self.model, self.modalities = self.assembly.model, self.assembly.modalities
-        self.pretrained = self.assembly.pretrained
         self.without = tuple(config["data"].get("without", ()))
         optim = configs.read(OptimConfig, config["optim"], "config.optim")
         self.stages = self._stages(configs.plain(config["stages"]), optim)
 
     def _stages(self, sections: Mapping[str, Any], optim: OptimConfig) -> tuple[Stage, ...]:
         configs.check_keys(sections, STAGES, "config.stages")
-        # The query gets no gradient: top-k passes none, and the pull loss moves keys to queries.
-        frozen = (*(f"{name}/" for name in self.settings.frozen), "pool/query")
-        if not self.assembly.reads("text", "clip"):
-            frozen = (*frozen, "text_tower/")
         stages = []
         for name in STAGES:
             if name not in sections:
@@ -121,7 +126,8 @@ class Task:
                     select=read.select,
                     patience=read.patience,
                     stop_accuracy=read.stop_accuracy,
-                    trains=lambda path: not path.startswith(frozen),
+                    trains=lambda path: not path.startswith(self.assembly.frozen),
+                    prepare=self.load_pretrained,
                     on_epoch=forget_epoch,
                     on_end=functools.partial(hand_over, threshold=read.transfer_threshold),
                 )
@@ -136,6 +142,10 @@ class Task:
         """Returns new params, and the variables of the pool."""
         variables = flax.core.unfreeze(self.model.init(key, batch, train=False))
         return variables.pop("params"), variables
+
+    def load_pretrained(self, model: Model) -> Model:
+        """Returns a new model, host side, with the towers that came from a folder."""
+        return {**model, "params": {**model["params"], **self.assembly.pretrained}}
 
     def loss(
         self,
@@ -194,28 +204,9 @@ class Task:
 
     def _augment(self, batch: Batch, key: jax.Array) -> Batch:
         """Returns the batch with changed frames and waveforms, where the config says so."""
-        s, batch = self.settings, dict(batch)
-        images, sounds = jax.random.split(key)
-        frames = "vision" in self.modalities and self.assembly.kind("vision") == "frames"
-        if frames and (s.flip or s.shift or s.contrast or s.brightness):
-            x = augment.flip_and_shift(
-                batch["vision"]["x"],
-                images,
-                self.axis_name,
-                flip=s.flip,
-                shift=s.shift,
-                contrast=s.contrast,
-                brightness=s.brightness,
-            )
-            batch["vision"] = {**batch["vision"], "x": x}
-        waveform = "audio" in self.modalities and self.assembly.kind("audio") == "waveform"
-        if waveform and s.gain_db:
-            audio = batch["audio"]
-            x = augment.jitter_waveform(
-                audio["x"], audio["mask"], sounds, self.axis_name, gain_db=s.gain_db
-            )
-            batch["audio"] = {**audio, "x": x}
-        return batch
+        keys = dict(zip(("vision", "audio"), jax.random.split(key), strict=True))
+        change = functools.partial(self.assembly.augmentation.apply, axis_name=self.axis_name)
+        return {**batch, **{m: change(m, batch[m], keys[m]) for m in keys if m in self.modalities}}
 
     def predict(self, params: Tree, variables: Tree, batch: Batch) -> dict[str, jax.Array]:
         """Returns `loss` `[B]`, `probability` and `logits` `[B, C]`, and which prompts answered.

@@ -4,337 +4,300 @@ Source: SPEC section 1.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 
-from affectjax import weights
+from affectjax import encoders, weights
 from affectjax.data.batches.inputs import Inputs
 from affectjax.data.batches.tokenizer import Tokenizer
+from affectjax.encoders import DTYPES, clip
+from affectjax.encoders.augmentation import Augmentation
 from affectjax.errors import InputError
 from affectjax.modalities import chosen
-from affectjax.models.umbenet import TOWERS, UMBEnet
+from affectjax.models.umbenet import UMBEnet
+from affectjax.runtime import configs
 
 Tree = Any
-WEIGHTS_OF = {"text_tower": "weights", "image_tower": "weights", "bert_tower": "bert_weights"}
-DTYPES = ("float32", "bfloat16")
-# Which encoders read which kind of input.
-READS = {
-    "text": {"text": ("clip", "bert"), "features": ("features", "clip", "bert")},
-    "audio": {"waveform": ("conv",), "features": ("features",)},
-    "vision": {"frames": ("clip", "conv"), "features": ("features", "clip", "conv")},
-}
+SECTION = "config.model"
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """`config.model`.
+    """What of `config.model` the program uses itself; all else is in the other parts.
 
     Attributes:
       modalities: those to use, () for all that the data has.
-      weights: a local folder with CLIP's weights, "" for small towers from scratch.
-      bert_weights: one with BERT's, where `text` is "bert".
-      frozen: which of text_tower, image_tower, bert_tower do not train.
+      text, audio, vision: the encoders, files of `affectjax.encoders` or dotted names.
+      frozen: names of towers with weights that do not train, as in "text_tower".
       dtype: in which the towers compute: "float32" or "bfloat16"; parameters are float32.
-      text, audio, vision: the encoders, see `affectjax.models.umbenet.ENCODERS`.
       width: D, without `weights`.
-      text_width, text_layers, text_heads: of the text tower, without `weights`.
-      image_channels: of `vision="conv"`.
-      image_patch, image_width, image_layers, image_heads: of `vision="clip"` without `weights`.
       logit_scale: of the cosines; 0 for that of `weights`.
       pull: weight of the loss that draws chosen keys to their queries.
-      l1: weight of the sum of |W1| (eq. 13).
-      flip, shift, contrast, brightness: of the augmentation of frames, see `ops.augment`.
-      gain_db: of that of waveforms, decibels up or down at most.
-      temporal_layers ... dropout: see `affectjax.models.umbenet.UMBEnet`.
+      l1: weight of the sum of |W1|.
     """
 
     modalities: tuple[str, ...] = ()
-    weights: str = ""
-    bert_weights: str = ""
-    frozen: tuple[str, ...] = ()
-    dtype: str = "float32"
     text: str = "clip"
     audio: str = "conv"
     vision: str = "clip"
+    frozen: tuple[str, ...] = ()
+    dtype: str = "float32"
     width: int = 512
-    text_width: int = 128
-    text_layers: int = 2
-    text_heads: int = 4
-    image_channels: tuple[int, ...] = (32, 64, 128, 192)
-    image_patch: int = 16
-    image_width: int = 192
-    image_layers: int = 4
-    image_heads: int = 4
     logit_scale: float = 0.0
     pull: float = 0.1
     l1: float = 1e-4
-    flip: float = 0.0
-    shift: float = 0.0
-    contrast: float = 0.0
-    brightness: float = 0.0
-    gain_db: float = 0.0
-    temporal_layers: int = 12
-    temporal_heads: int = 8
-    sequence_layers: int = 1
-    fusion_layers: int = 1
-    heads: int = 8
-    pool_size: int = 32
-    prompt_tokens: int = 32
-    inherent_tokens: int = 32
-    top_k: int = 5
-    query_map: str = "identity"
-    gate_hidden: int = 128
-    dropout: float = 0.0
 
     def __post_init__(self):
-        for key in ("text_layers", "image_layers", "fusion_layers"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key} is {getattr(self, key)}; allowed: 1 or more")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}; allowed: from 0 to below 1")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype is {self.dtype!r}; allowed: {', '.join(DTYPES)}")
-        unknown = [name for name in self.frozen if name not in TOWERS]
-        if unknown:
-            raise ValueError(f"frozen has {unknown[0]!r}; allowed: {', '.join(TOWERS)}")
-        if not self.weights and not self.logit_scale:
-            raise ValueError("logit_scale is 0, that of weights, but weights is empty")
-        random = [n for n in self.frozen if not getattr(self, WEIGHTS_OF[n])]
-        if random:
-            raise ValueError(
-                f"frozen has {random[0]}, but {WEIGHTS_OF[random[0]]} is empty; give a folder "
-                "with weights, or freeze nothing and train small towers from scratch"
-            )
+
+
+# The keys that go into the network as they are.
+Network = configs.of_module(
+    UMBEnet,
+    *("modalities", "encoders", "towers", "text", "sos", "class_tokens", "mean", "std", "frames"),
+    *("usage_penalty", "logit_scale", "skip_absent", "axis_name"),
+)
+# The text tower of the prompts is CLIP's, whatever reads the text of clips.
+Prompts = clip.TextConfig
+
+
+def parts(section: Mapping[str, Any]) -> tuple[tuple[type, ...], tuple[type, ...]]:
+    """Returns the parts of `config.model`, and those of the encoders that it does not choose."""
+    own = (ModelConfig, Network, Augmentation, Prompts)
+    return encoders.parts(own, encoders.chosen(section, ModelConfig, SECTION))
 
 
 class Assembly:
     """A network that fits the config and the data.
 
     Attributes:
-      modalities: those that it uses, in house order.
+      settings: what of `config.model` the program uses itself.
+      augmentation: of what encoders read.
+      modalities: those that it uses, in the order of MODALITIES.
       model: the network.
+      frozen: the beginnings of the paths of all parameters that do not train.
       pretrained: the parameters of its towers that came from a folder with weights.
     """
 
-    def __init__(self, settings: ModelConfig, inputs: Inputs, axis_name: str | None):
+    def __init__(self, section: Mapping[str, Any], inputs: Inputs, axis_name: str | None):
         """Chooses the encoders, reads the weights and builds the network.
 
         Args:
-          settings: `config.model`.
+          section: `config.model`.
           inputs: what the batches hold.
           axis_name: the mapped axis over which a batch is split, None where it is whole.
 
         Raises:
-          InputError: an encoder that cannot read what the data has, or no such weights.
+          InputError: a key that nobody reads, an encoder that cannot read what the data has, or no
+            such weights.
         """
-        self.settings, self.inputs, self.axis_name = settings, inputs, axis_name
+        read, others = parts(section)
+        made = dict(zip(read, configs.read(read, section, SECTION, others), strict=True))
+        self.settings: ModelConfig = made[ModelConfig]
+        self.network, self.augmentation = made[Network], made[Augmentation]
+        self.prompts: Prompts = made[Prompts]
+        # By modality, the keys of its encoder.
+        self.encoders = {
+            m: made[config] for m, config in encoders.chosen(section, ModelConfig, SECTION).items()
+        }
+        self.inputs, self.axis_name = inputs, axis_name
+        self.load = functools.cache(lambda read, folder: read(folder))
         self.modalities = self._chosen()
+        self._check_towers()
+        # The query gets no gradient: top-k passes none, and the pull loss moves keys to queries.
+        self.frozen = (*(f"{name}/" for name in self.settings.frozen), "pool/query")
+        if not self._shares_text_tower():
+            self.frozen = (*self.frozen, "text_tower/")
         self.pretrained: Tree = {}
         self.model = self._model()
 
-    def _chosen(self) -> tuple[str, ...]:
-        """Returns the modalities to use, each with an encoder that reads what the data has."""
-        wanted = self.settings.modalities
-        found = chosen(wanted, self.inputs.modalities, "config.model.modalities")
-        for m in found:
-            encoder, kind = getattr(self.settings, m), self.kind(m)
-            if encoder not in READS[m][kind]:
-                raise InputError(
-                    f'"config.model.{m}" is {encoder!r}, but the data has {kind}; allowed: '
-                    f"{', '.join(READS[m][kind])}"
-                )
-            made_by = self._made_by(m)
-            if made_by and encoder not in (made_by, "features"):
-                raise InputError(
-                    f'"config.model.{m}" is {encoder!r}, but the data has features that {made_by} '
-                    f"made; allowed: {made_by}, features"
-                )
-        self._check_nothing_changes_frames(found)
-        return found
-
-    def _check_nothing_changes_frames(self, modalities: tuple[str, ...]) -> None:
-        """Raises InputError for an augmentation of frames that are encoded already."""
-        for key in ("flip", "shift", "contrast", "brightness"):
-            value = getattr(self.settings, key)
-            if value and "vision" in modalities and self._made_by("vision"):
-                raise InputError(
-                    f'"config.model.{key}" is {value}, but the frames of the data are encoded and '
-                    "cannot be changed; allowed: 0"
-                )
-
-    def _made_by(self, m: str) -> str:
-        """Returns the frozen tower that made the features of a modality, "" where none did."""
-        return getattr(self.inputs.kinds[m], "encoder", "")
-
-    def _check_made_with(self, tower: str, key: str, load: Callable[[], Any]) -> None:
-        """Raises InputError where `tower` made features with other weights than the config's.
-
-        Args:
-          tower: "clip" or "bert".
-          key: of `config.model`, the folder.
-          load: returns what that folder holds.
-        """
-        sums = {self.inputs.kinds[m].checksum for m in self.modalities if self._made_by(m) == tower}
-        if sums and sums != {weights.checksum(load())}:
-            raise InputError(
-                f'"config.model.{key}" is {getattr(self.settings, key)}, but other weights made '
-                "the features of the data; allowed: those that affectjax.prepare was given"
-            )
+    # What is chosen.
 
     def kind(self, m: str) -> str:
         """Returns what the data has of a modality: features, frames, waveform or text."""
         return self.inputs.kinds[m].kind
 
-    def _model(self) -> UMBEnet:
-        s = self.settings
-        dtype = jnp.dtype(s.dtype)
-        towers = {m: None for m in ("text", "image", "bert")}
-        scale, pixels = s.logit_scale, {}
-        if s.weights:
-            found = weights.clip(s.weights)
-            if found.text is None or (found.image is None and self.reads("vision", "clip")):
+    def _chosen(self) -> tuple[str, ...]:
+        """Returns the modalities to use, each with an encoder that reads what the data has."""
+        wanted = self.settings.modalities
+        found = chosen(wanted, self.inputs.modalities, f"{SECTION}.modalities")
+        for m in found:
+            encoder, kind = getattr(self.settings, m), self.kind(m)
+            # What stands behind a tower of texts or of frames also takes what that tower made.
+            before = ("text", "frames") if kind == "features" else ()
+            encoders.check_kind(encoder, m, kind, (kind, *before), SECTION)
+            made_by = self._made_by(m)
+            if made_by and encoder not in (made_by, "features"):
                 raise InputError(
-                    f"{s.weights} has not both towers of CLIP; prompts need that of text, "
-                    "and frames that of images"
+                    f'"{SECTION}.{m}" is {encoder!r}, but the data has features that {made_by} '
+                    f"made; allowed: {made_by}, features"
                 )
-            self._check_made_with("clip", "weights", lambda: found)
-            towers |= {"text": found.text, "image": found.image}
-            scale = scale or found.logit_scale
+        for key, value in self.augmentation.of_frames.items():
+            if value and "vision" in found and self._made_by("vision"):
+                raise InputError(
+                    f'"{SECTION}.{key}" is {value}, but the frames of the data are encoded and '
+                    "cannot be changed; allowed: 0"
+                )
+        return found
+
+    def _made_by(self, m: str) -> str:
+        """Returns the frozen tower that made the features of a modality, "" where none did."""
+        return getattr(self.inputs.kinds[m], "encoder", "")
+
+    def _shares_text_tower(self) -> bool:
+        """Returns whether the tower of the prompts also reads the text of clips."""
+        return self._runs("text") and isinstance(self.encoders["text"], Prompts)
+
+    def _runs(self, m: str) -> bool:
+        """Returns whether an encoder runs on a modality, which may come encoded."""
+        return m in self.modalities and self.encoders[m].reads == self.kind(m)
+
+    def _name(self, m: str) -> str:
+        """Returns the name of an encoder's parameters."""
+        last, reads = getattr(self.settings, m).rpartition(".")[2], self.encoders[m].reads
+        if isinstance(self.encoders[m], Prompts):
+            return "text_tower"
+        return {"text": f"{last}_tower", "frames": "image_tower"}.get(reads, f"{m}_{last}")
+
+    def _check_towers(self) -> None:
+        """Raises InputError where what is frozen, or the scale of the cosines, needs weights."""
+        s = self.settings
+        named = {self._name(m): own for m, own in self.encoders.items() if own.weights_key}
+        owners = {"text_tower": self.prompts} | named
+        for name in s.frozen:
+            if name not in owners:
+                raise InputError(
+                    f'"{SECTION}": frozen has {name!r}; allowed: {", ".join(owners)}, of the '
+                    "encoders that are chosen"
+                )
+            key = owners[name].weights_key
+            if not getattr(owners[name], key):
+                raise InputError(
+                    f'"{SECTION}": frozen has {name}, but {key} is empty; give a folder with '
+                    "weights, or freeze nothing and train small towers from scratch"
+                )
+        if not self.prompts.weights and not s.logit_scale:
+            raise InputError(
+                f'"{SECTION}": logit_scale is 0, that of weights, but weights is empty'
+            )
+
+    # What is made.
+
+    def _model(self) -> UMBEnet:
+        dtype = jnp.dtype(self.settings.dtype)
+        tokenizer = self._tokenizer()
+        text, params = self.prompts.tower(
+            self.load, tokenizer.vocab, self._length(tokenizer), self.settings.width
+        )
+        if params is not None:
+            self.pretrained["text_tower"] = params
+        self._check_features(text["projection"])
+        made, towers, pixels = {}, {}, {}
+        scale = self.settings.logit_scale
+        if self.prompts.weights:
+            found = self.prompts.pretrained(self.load)
             pixels = {"mean": found.mean, "std": found.std}
-            self.pretrained |= found.params
-        if self.reads("text", "bert"):
-            found = weights.bert(self._bert_folder())
-            towers["bert"] = {**found.args, "dtype": dtype}
-            self.pretrained |= {"bert_tower": found.params}
-        if s.bert_weights:
-            self._check_made_with("bert", "bert_weights", lambda: weights.bert(s.bert_weights))
+            scale = scale or found.logit_scale
         if not scale:
             raise InputError(
-                f'{s.weights} has no logit_scale; "config.model.logit_scale" must be a number then'
+                f'{self.prompts.weights} has no logit_scale; "{SECTION}.logit_scale" must be a '
+                "number then"
             )
-        tokenizer = self._tokenizer()
-        towers["text"] = {**(towers["text"] or self._small_text(tokenizer)), "dtype": dtype}
-        width = towers["text"]["projection"]
-        self._check_widths(width)
-        if self.reads("vision", "clip") or self.reads("vision", "conv"):
-            towers["image"] = self._image(towers["image"], width, dtype)
-        else:
-            towers["image"] = None
-        fields = {f.name for f in dataclasses.fields(UMBEnet)} & {
-            f.name for f in dataclasses.fields(ModelConfig)
-        }
-        given = {name: getattr(s, name) for name in fields - {"modalities", "text", "logit_scale"}}
-        model = UMBEnet(
-            modalities=self.modalities,
-            encoders={m: getattr(s, m) for m in self.modalities},
-            text=towers["text"],
-            image=towers["image"],
-            bert=towers["bert"],
-            sos=tokenizer.sos,
-            class_tokens=class_tokens(tokenizer, self.inputs.spec.classes),
-            logit_scale=scale,
-            frames=self.inputs.kinds["vision"].shape[0] if "vision" in self.modalities else 0,
+        for m in self.modalities:
+            make, own = self._encoder(m, text["projection"], dtype)
+            pixels |= own
+            has_head = self.encoders[m].reads in ("text", "frames")
+            (towers if has_head else made)[m] = make
+        try:
+            return UMBEnet(
+                modalities=self.modalities,
+                encoders=made,
+                towers=towers,
+                text={**text, "dtype": dtype},
+                sos=tokenizer.sos,
+                class_tokens=class_tokens(tokenizer, self.inputs.spec.classes),
+                logit_scale=scale,
+                frames=self.inputs.kinds["vision"].shape[0] if "vision" in self.modalities else 0,
+                axis_name=self.axis_name,
+                **pixels,
+                **vars(self.network),
+            )
+        except ValueError as error:
+            raise InputError(f'"{SECTION}": {error}') from error
+
+    def _encoder(
+        self, m: str, width: int, dtype: Any
+    ) -> tuple[Callable[[], nn.Module] | None, Mapping[str, Any]]:
+        """Returns what makes the encoder of a modality, None where none runs, and its pixels."""
+        context = encoders.Context(
+            modality=m,
+            kind=self.inputs.kinds[m],
+            tokenizer=self.inputs.tokenizer,
+            width=width,
+            heads=self.network.heads,
+            dropout=self.network.dropout,
+            dtype=dtype,
             axis_name=self.axis_name,
-            **pixels,
-            **given,
+            section=SECTION,
+            data="config.data",
+            load=self.load,
         )
-        self._keep_what_is_used(model)
-        return model
-
-    def reads(self, m: str, tower: str) -> bool:
-        """Returns whether a modality comes raw and is read by a tower."""
-        return (
-            m in self.modalities
-            and getattr(self.settings, m) == tower
-            and self.kind(m) != "features"
-        )
-
-    def _check_widths(self, width: int) -> None:
-        """Raises InputError where frames that a tower has encoded are not as wide as the model."""
-        if "vision" not in self.modalities or self.kind("vision") != "features":
-            return
-        found = self.inputs.kinds["vision"].width
-        if self.settings.vision != "features" and found != width:
-            raise InputError(
-                f'"config.model.vision" is {self.settings.vision!r}, but the data has features of '
-                f"width {found}, and the model's is {width}; allowed: features, or what that tower "
-                "made"
-            )
-
-    def _bert_folder(self) -> str:
-        """Returns the folder of BERT's weights, whose words the data's tokens are."""
-        folder = self.settings.bert_weights
-        if not folder:
-            raise InputError(
-                '"config.model.text" is "bert", but "config.model.bert_weights" is empty; give a '
-                "local folder with BERT's weights"
-            )
-        own, have = Tokenizer.load(folder).vocab, self.inputs.tokenizer.vocab
-        if own != have:
-            raise InputError(
-                f'"config.data.tokenizer" has {have} words and "config.model.bert_weights" {own}; '
-                "allowed: the same folder for both"
-            )
-        return folder
-
-    def _keep_what_is_used(self, model: UMBEnet) -> None:
-        """Leaves in `pretrained` only the towers that the model has."""
-        runs = {"text_tower"}
-        if self.reads("vision", "clip"):
-            runs.add("image_tower")
-        if model.bert is not None:
-            runs.add("bert_tower")
-        self.pretrained = {name: tree for name, tree in self.pretrained.items() if name in runs}
+        if m == "text" and self._shares_text_tower():
+            if self.prompts.weights:
+                context.check_words(self.prompts.weights)
+            return None, {}
+        if not self._runs(m):
+            return None, {}
+        built, name = self.encoders[m].build(context), self._name(m)
+        if built.params is not None:
+            self.pretrained[name] = built.params
+        return functools.partial(built.make, name=name), built.pixels
 
     def _tokenizer(self) -> Tokenizer:
         """Returns what reads the class names: the data's own tokenizer, or that of the weights."""
-        s = self.settings
-        if s.weights:
-            own = Tokenizer.load(s.weights)
-            if self.reads("text", "clip") and self.inputs.tokenizer.vocab != own.vocab:
-                raise InputError(
-                    '"config.data.tokenizer" must be the folder of "config.model.weights", so that '
-                    "the text tower knows its words"
-                )
-            return own
-        if self.reads("text", "clip"):
+        if self.prompts.weights:
+            self.prompts.pretrained(self.load)  # whether they can be read, before their words
+            return Tokenizer.load(self.prompts.weights)
+        if self._shares_text_tower():
             return self.inputs.tokenizer
         return Tokenizer.train(self.inputs.spec.classes)
 
-    def _small_text(self, tokenizer: Tokenizer) -> dict[str, Any]:
-        """Returns the arguments of a text tower from scratch."""
-        s = self.settings
+    def _length(self, tokenizer: Tokenizer) -> int:
+        """Returns the most tokens that a text tower from scratch has to read."""
         names = max(map(len, class_tokens(tokenizer, self.inputs.spec.classes)))
-        needed = 1 + s.prompt_tokens + s.inherent_tokens + names
-        return {
-            "vocab": tokenizer.vocab,
-            "length": max(needed, getattr(self.inputs.kinds.get("text"), "tokens", 0)),
-            "width": s.text_width,
-            "layers": s.text_layers,
-            "heads": s.text_heads,
-            "hidden": 4 * s.text_width,
-            "projection": s.width,
-        }
+        prompts = 1 + self.network.prompt_tokens + self.network.inherent_tokens + names
+        return max(prompts, getattr(self.inputs.kinds.get("text"), "tokens", 0))
 
-    def _image(self, found: Mapping[str, Any] | None, width: int, dtype: Any) -> dict[str, Any]:
-        """Returns the arguments of the tower over frames."""
-        s = self.settings
-        if s.vision == "conv":
-            return {"channels": s.image_channels, "projection": width}
-        if found is not None:
-            return {**found, "dtype": dtype}
-        return {
-            "image_size": self.inputs.kinds["vision"].size,
-            "patch": s.image_patch,
-            "width": s.image_width,
-            "layers": s.image_layers,
-            "heads": s.image_heads,
-            "hidden": 4 * s.image_width,
-            "projection": width,
-            "dtype": dtype,
-        }
+    def _check_features(self, width: int) -> None:
+        """Raises InputError where a tower's features are not those of the config's towers.
+
+        Args:
+          width: D.
+        """
+        for m in self.modalities:
+            own = {"clip": self.prompts}.get(self._made_by(m), self.encoders[m])
+            folder = own.weights_key and getattr(own, own.weights_key)
+            if not self._made_by(m) or not folder:
+                continue
+            if self.inputs.kinds[m].checksum != weights.checksum(own.pretrained(self.load)):
+                raise InputError(
+                    f'"{SECTION}.{own.weights_key}" is {folder}, but other weights made the '
+                    "features of the data; allowed: those that affectjax.prepare was given"
+                )
+        if "vision" not in self.modalities or self.kind("vision") != "features":
+            return
+        found = self.inputs.kinds["vision"].width
+        if self.encoders["vision"].reads != "features" and found != width:
+            raise InputError(
+                f'"{SECTION}.vision" is {self.settings.vision!r}, but the data has features of '
+                f"width {found}, and the model's is {width}; allowed: features, or what that tower "
+                "made"
+            )
 
 
 def class_tokens(tokenizer: Tokenizer, classes: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:

@@ -1,0 +1,192 @@
+"""Encoders: one file for each, whose name is the value in the config, reads one modality.
+
+    --config.model.vision=clip                    clip.py in this folder
+    --config.model.vision=mypackage.myencoder     a module anywhere on the Python path
+
+The module of an encoder has `CONFIGS`: for each modality that it can read its config keys, a frozen
+dataclass that also makes the encoder, as the protocol `Config` says. Nothing else lists encoders.
+
+Letters: B examples, N images, T steps, H height, W width, D features.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, ClassVar, Protocol
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from affectjax.data.batches.inputs import Kind
+from affectjax.data.batches.tokenizer import Tokenizer
+from affectjax.errors import InputError
+from affectjax.modalities import MODALITIES
+from affectjax.runtime import lookup
+
+Tree = Any
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """A made encoder.
+
+    Attributes:
+      make: returns its Flax module, and takes a `name`. Of frames the module maps images
+        `[N, H, W, 3]`, normalised by `pixels`, to `[N, D]`; of all else `(x, mask, train=...)`, as
+        they stand in a batch, to `[B, D]`. Only pretrained ones may give another width than asked.
+      params: pretrained parameters of the module, None where it starts from new ones.
+      pixels: `mean` and `std` of the pixels from 0 to 1, {} where it does not matter which.
+    """
+
+    make: Callable[..., nn.Module]
+    params: Tree | None = None
+    pixels: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What an encoder is made for.
+
+    Attributes:
+      modality: the one that it reads.
+      kind: what the data has of it.
+      tokenizer: of the data, None where that has no text.
+      width: D of the feature.
+      heads: of attention, for encoders that have no number of their own.
+      dropout: rate.
+      dtype: in which transformers compute; parameters are float32.
+      axis_name: the mapped axis over which a batch is split, None where it is whole.
+      section: where the encoder's keys stand, as in "config.model".
+      data: where those of the data stand, as in "config.data".
+      load: `(read, folder) -> read(folder)`; a folder is read once, whoever asks.
+    """
+
+    modality: str
+    kind: Kind
+    tokenizer: Tokenizer | None
+    width: int
+    heads: int
+    dropout: float
+    dtype: jnp.dtype
+    axis_name: str | None
+    section: str
+    data: str
+    load: Callable[[Callable[[str], Any], str], Any]
+
+    def check_words(self, folder: str) -> None:
+        """Raises InputError where the data's tokens are not those that the weights know."""
+        own, have = Tokenizer.load(folder).vocab, self.tokenizer.vocab
+        if own != have:
+            raise InputError(
+                f'"{self.data}.tokenizer" has {have} words and {folder} {own}; allowed: the same '
+                "folder for both"
+            )
+
+
+class Config(Protocol):
+    """The config keys of an encoder of one modality: a frozen dataclass.
+
+    Attributes:
+      reads: the kind of input: "text", "frames", "waveform" or "features".
+      weights_key: the key that names a folder with pretrained weights, "" where there is none.
+    """
+
+    reads: ClassVar[str]
+    weights_key: ClassVar[str]
+
+    def build(self, context: Context) -> Encoder:
+        """Returns the encoder; an InputError where the data or the weights do not fit."""
+
+    def pretrained(self, load: Callable[[Callable[[str], Any], str], Any]) -> Any:
+        """Returns what the folder with weights holds; only asked where `weights_key` is set."""
+
+
+def names(m: str, kinds: Collection[str] = ()) -> tuple[str, ...]:
+    """Returns the names of this folder's encoders of a modality.
+
+    Args:
+      m: the modality.
+      kinds: of input that they read, () for any.
+    """
+    found = ((name, _configs(name).get(m)) for name in lookup.names(__name__))
+    return tuple(n for n, config in found if config and (not kinds or config.reads in kinds))
+
+
+def find(name: str, m: str, section: str) -> type[Config]:
+    """Returns the config keys of an encoder.
+
+    Args:
+      name: of a file in this folder, or the dotted name of a module outside of it.
+      m: the modality that it is to read.
+      section: of the config, in which `m` has that name, for the message.
+
+    Raises:
+      InputError: there is no such encoder, or it reads other modalities.
+    """
+    if "." not in name and name not in names(m):
+        raise InputError(
+            f'"{section}.{m}" is {name!r}, but no encoder of {m} has that name; allowed: '
+            f"{', '.join(names(m))}, or the dotted name of a module of your own"
+        )
+    try:
+        module = lookup.find(__name__, name, "encoder")
+    except InputError as error:
+        raise InputError(f'"{section}.{m}": {error}') from error
+    found = getattr(module, "CONFIGS", {})
+    if m not in found:
+        raise InputError(
+            f'"{section}.{m}" is {name!r}, but CONFIGS of that module has no {m}; it has: '
+            f"{', '.join(found) or 'nothing'}"
+        )
+    return found[m]
+
+
+def chosen(section: Mapping[str, Any], defaults: type, where: str) -> dict[str, type[Config]]:
+    """Returns by modality the config keys of the encoder that a section names.
+
+    Args:
+      section: with the keys text, audio and vision, or some of them.
+      defaults: a dataclass that has these fields.
+      where: the section's name, for the errors of `find`.
+    """
+    return {m: find(str(section.get(m, getattr(defaults, m))), m, where) for m in MODALITIES}
+
+
+def parts(
+    own: Collection[type], chosen: Mapping[str, type[Config]]
+) -> tuple[tuple[type, ...], tuple[type, ...]]:
+    """Returns the parts of a section that chooses encoders, as `runtime.configs.read` wants them.
+
+    Args:
+      own: those that the section has whatever is chosen.
+      chosen: see there.
+
+    Returns:
+      The parts, each once; and the config keys of this folder's encoders that are not chosen.
+    """
+    read = tuple(dict.fromkeys((*own, *chosen.values())))
+    every = [c for name in lookup.names(__name__) for c in _configs(name).values()]
+    return read, tuple(dict.fromkeys(c for c in every if c not in read))
+
+
+def check_kind(name: str, m: str, has: str, allowed: Collection[str], section: str) -> None:
+    """Raises InputError where an encoder cannot read what the data has of a modality.
+
+    Args:
+      name: of the encoder.
+      m: the modality.
+      has: the kind of input that the data has.
+      allowed: kinds of input whose encoders can be used on it, most often that one alone.
+      section: of the config, for the message.
+    """
+    if find(name, m, section).reads not in allowed:
+        raise InputError(
+            f'"{section}.{m}" is {name!r}, but the data has {has}; allowed: '
+            f"{', '.join(names(m, allowed))}"
+        )
+
+
+def _configs(name: str) -> Mapping[str, type[Config]]:
+    """Returns `CONFIGS` of a module in this folder, {} where it is no encoder."""
+    return getattr(importlib.import_module(f"{__name__}.{name}"), "CONFIGS", {})
