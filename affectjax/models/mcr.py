@@ -330,7 +330,7 @@ class MCR(nn.Module):
 
     Attributes:
       outputs: numbers a prediction has.
-      modalities: those to use, in house order; all others in the batch are ignored.
+      modalities: those to use, in the order of MODALITIES; all others in the batch are ignored.
       kernels: of the temporal convolution, by modality.
       targets: which modalities are reinforced and classified, () for all (Table 5, one direction
         only); a modality that is none keeps its target stream as it was.
@@ -393,7 +393,7 @@ class MCR(nn.Module):
 
     @property
     def reinforced(self) -> tuple[str, ...]:
-        """The target modalities, in house order."""
+        """The target modalities, in the order of MODALITIES."""
         return tuple(m for m in self.modalities if not self.targets or m in self.targets)
 
     @nn.compact
@@ -469,3 +469,6 @@ class MCR(nn.Module):
             where = f"{source[0]}_to_{target}" if source else target
             out |= {f"{unit}/{kind}/{where}/{i}": values[i] for i in range(self.layers)}
         return out
+
+
+Model = MCR  # what `config.model.name` builds

@@ -114,7 +114,7 @@ class MulT(nn.Module):
 
     Attributes:
       outputs: numbers a prediction has.
-      modalities: those to use, in house order; all others in the batch are ignored.
+      modalities: those to use, in the order of MODALITIES; all others in the batch are ignored.
       kernels: of the temporal convolution, by modality.
       width: D of the crossmodal stacks; the memory stacks have S * D.
       heads, layers: of every stack.
@@ -199,3 +199,6 @@ class MulT(nn.Module):
         y = nn.relu(nn.Dense(width, name="head_up")(fused))
         y = Dropout(self.output_dropout, self.axis_name)(y, train=train)
         return nn.Dense(self.outputs, name="head")(fused + nn.Dense(width, name="head_down")(y))
+
+
+Model = MulT  # what `config.model.name` builds

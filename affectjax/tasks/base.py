@@ -20,7 +20,6 @@ from affectjax.data.batches.inputs import Inputs
 from affectjax.data.batches.unpaired import Turns
 from affectjax.data.labels import LabelSpec
 from affectjax.errors import InputError
-from affectjax.runtime.configs import check_keys
 from affectjax.runtime.optim import OptimConfig
 
 MAIN = ""
@@ -68,7 +67,8 @@ class Stage:
       turns: how unpaired data sets share its steps; None for a stage that reads `MAIN` alone.
       init: `(key, batch) -> (params, variables)`, new ones, where the run begins with this stage;
         None for `Task.init`. Of unpaired data sets, `batch` is one of each by name.
-      prepare: what is done to that new model, host side, before it trains.
+      prepare: returns that new model, host side, with pretrained weights in place of new ones: the
+        one place where they come in.
       on_epoch: `variables -> variables` at the start of each epoch, None for nothing to do.
       on_leave: what a model leaves behind when the stage ends, None for nothing.
       on_end: hand-over of a model's `{"params", "variables"}`, host side, to the next stage, which
@@ -127,11 +127,9 @@ class Task(Judge, Protocol):
 
     Attributes:
       stages: in their order.
-      pretrained: parameters in place of new ones, those of the model's that came from a file.
     """
 
     stages: tuple[Stage, ...]
-    pretrained: Tree
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         """Returns new params and variables of the last stage for batches shaped as `batch`."""
@@ -220,15 +218,3 @@ def class_table(probability: np.ndarray, classes: Sequence[str]) -> dict[str, np
     """
     columns = dict(zip(classes, probability.T, strict=True))
     return {"prediction": np.array(classes)[probability.argmax(-1)], **columns}
-
-
-def model_fields(cls: type, section: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the arguments of Flax module `cls`: a config section's keys, and what is given.
-
-    Raises:
-      InputError: a key is no attribute of the module.
-    """
-    fill = ("parent", "name", *given)
-    known = [f.name for f in dataclasses.fields(cls) if f.name not in fill]
-    check_keys(section, known, "config.model")
-    return {**section, **given}

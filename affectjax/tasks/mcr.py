@@ -4,6 +4,7 @@ Source: SPEC section 2; Yang et al. 2023, section 4; Tsai et al. 2019.
 Letters: B examples, C classes, K binary tasks, N examples of a split.
 """
 
+import dataclasses
 import importlib
 from collections.abc import Mapping
 from typing import Any
@@ -17,11 +18,66 @@ from affectjax.data.batches.inputs import Features, Inputs
 from affectjax.errors import InputError
 from affectjax.modalities import chosen
 from affectjax.ops import losses
-from affectjax.runtime import configs
+from affectjax.runtime import configs, lookup
 from affectjax.runtime.optim import OptimConfig
-from affectjax.tasks.base import Batch, Stage, StageConfig, Tree, class_table, model_fields
+from affectjax.tasks.base import Batch, Stage, StageConfig, Tree, class_table
 
-MODELS = {"mcr": "MCR", "mult": "MulT"}
+MODELS = "affectjax.models"
+# The fields of a model that the program fills.
+FILLED = ("outputs", "modalities", "axis_name")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """What of `config.model` is the same for all models; the rest are the fields of the model.
+
+    Attributes:
+      name: of the model: a file of `affectjax.models` that has a `Model`, or the dotted name of a
+        module of one's own. `Model` is a Flax module with the fields outputs, modalities and
+        axis_name, and maps `(batch, train=...)` to the predictions `[B, outputs]` and a dict.
+      modalities: those to use, () for all that the data has.
+    """
+
+    name: str = "mcr"
+    modalities: tuple[str, ...] = ()
+
+
+def models() -> tuple[str, ...]:
+    """Returns the names of the models in this package that read a batch of sequences."""
+    found = lookup.names(MODELS)
+    return tuple(n for n in found if hasattr(importlib.import_module(f"{MODELS}.{n}"), "Model"))
+
+
+def find(name: str) -> type:
+    """Returns the Flax module that `config.model.name` names.
+
+    Raises:
+      InputError: there is none.
+    """
+    if "." not in name and name not in models():
+        raise InputError(
+            f'"config.model.name" is {name!r}; allowed: {", ".join(models())}, or the dotted name '
+            "of a module of your own"
+        )
+    module = lookup.find(MODELS, name, "model")
+    if not hasattr(module, "Model"):
+        raise InputError(f'"config.model.name" is {name!r}, but that module has no Model')
+    return module.Model
+
+
+def sections(config: Mapping[str, Any]) -> dict[str, tuple[tuple[type, ...], tuple[type, ...]]]:
+    """Returns by section its parts, and those of what is not chosen; see `configs.resolve`."""
+    configs.check_keys(config["stages"], ("train",), "config.stages")
+    name = config["model"].get("name", ModelConfig.name)
+    others = [find(other) for other in models() if other != name]
+    return {
+        "model": (
+            (ModelConfig, configs.of_module(find(name), *FILLED)),
+            tuple(configs.of_module(cls, *FILLED) for cls in others),
+        ),
+        "optim": ((OptimConfig,), ()),
+        "stages.train": ((StageConfig,), ()),
+    }
 
 
 class Task:
@@ -46,21 +102,31 @@ class Task:
         Raises:
           InputError: a key that nobody reads, or a value that is not allowed.
         """
-        self.spec, self.axis_name, self.pretrained = inputs.spec, axis_name, {}
+        self.spec, self.axis_name = inputs.spec, axis_name
         for m, kind in inputs.kinds.items():
             if not isinstance(kind, Features):
                 raise InputError(
                     f"MCR and MulT read feature sequences, but {m} is {kind.kind}; set "
                     '"config.data.view" to "sequences"'
                 )
-        section = configs.plain(config["model"])
-        self.modalities = chosen(
-            section.pop("modalities", ()), inputs.modalities, "config.model.modalities"
-        )
-        self.model = self._model(section, axis_name)
-        stages = configs.plain(config["stages"])
-        configs.check_keys(stages, ("train",), "config.stages")
-        stage = configs.read(StageConfig, stages["train"], "config.stages.train")
+        parts, others = sections(config)["model"]
+        settings, fields = configs.read(parts, config["model"], "config.model", others)
+        self.modalities = chosen(settings.modalities, inputs.modalities, "config.model.modalities")
+        outputs = {
+            "score": 1,
+            "class": len(self.spec.classes),
+            "binary": 2 * len(self.spec.classes),
+        }
+        try:
+            self.model = find(settings.name)(
+                outputs=outputs[self.spec.kind],
+                modalities=self.modalities,
+                axis_name=axis_name,
+                **vars(fields),
+            )
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        stage = configs.read(StageConfig, config["stages"]["train"], "config.stages.train")
         optim = configs.read(OptimConfig, config["optim"], "config.optim")
         self.stages = (
             Stage(
@@ -73,26 +139,6 @@ class Task:
                 stage.patience,
             ),
         )
-
-    def _model(self, section: dict[str, Any], axis_name: str | None) -> Any:
-        name = section.pop("name", None)
-        if name not in MODELS:
-            raise InputError(f'"config.model.name" is {name!r}; allowed: {", ".join(MODELS)}')
-        cls = getattr(importlib.import_module(f"affectjax.models.{name}"), MODELS[name])
-        outputs = {
-            "score": 1,
-            "class": len(self.spec.classes),
-            "binary": 2 * len(self.spec.classes),
-        }
-        given = {
-            "outputs": outputs[self.spec.kind],
-            "modalities": self.modalities,
-            "axis_name": axis_name,
-        }
-        try:
-            return cls(**model_fields(cls, section, given))
-        except ValueError as error:
-            raise InputError(str(error)) from error
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         """Returns new params, and no variables: neither model has any."""
