@@ -35,8 +35,8 @@ from conftest import (
 
 from affectjax import weights
 from affectjax.data.batches import dataset
+from affectjax.encoders import conv
 from affectjax.modalities import MODALITIES
-from affectjax.models import umbenet
 from affectjax.runtime.checkpoints import Checkpoints
 from affectjax.runtime.parallel import Engine
 from affectjax.tasks.umbenet import TURNS
@@ -140,7 +140,7 @@ MORE = {
 def make_runs(folder, raw, runs):
     """Makes these runs in `folder`, and evaluates the first again by the command."""
     # Two convolutions compile in a third of the time of six.
-    umbenet.AudioConv = functools.partial(umbenet.AudioConv, channels=(4, 4))
+    conv.AudioConv = functools.partial(conv.AudioConv, channels=(4, 4))
     folder, make = Path(folder), Engine.__init__
     for name, (changes, devices, stop) in runs.items():
         _, Engine.__init__ = on_devices(devices)
