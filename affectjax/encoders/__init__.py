@@ -10,6 +10,7 @@ Letters: B examples, N images, T steps, H height, W width, D features.
 """
 
 import dataclasses
+import functools
 import importlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar, Protocol
@@ -21,7 +22,7 @@ from affectjax.data.batches.inputs import Kind
 from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
-from affectjax.runtime import lookup
+from affectjax.runtime import configs, lookup
 
 Tree = Any
 DTYPES = ("float32", "bfloat16")
@@ -142,32 +143,61 @@ def find(name: str, m: str, section: str) -> type[Config]:
     return found[m]
 
 
-def chosen(section: Mapping[str, Any], defaults: type, where: str) -> dict[str, type[Config]]:
-    """Returns by modality the config keys of the encoder that a section names.
+@functools.cache
+def choice(m: str, default: str) -> type:
+    """Returns the part of a section whose one key names the encoder of a modality."""
+    return dataclasses.make_dataclass(f"Encoder of {m}", [(m, str, default)], frozen=True)
 
-    Args:
-      section: with the keys text, audio and vision, or some of them.
-      defaults: a dataclass that has these fields.
-      where: the section's name, for the errors of `find`.
+
+class Choice:
+    """The encoders that a section of the config names.
+
+    Attributes:
+      names: by modality.
+      configs: by modality, the config keys of the encoder.
+      parts: of the section, each once: what it has whatever is chosen, the names and the keys of
+        the encoders, and what it has for what they read.
+      others: parts that it would have with other encoders, or with other modalities.
     """
-    return {m: find(str(section.get(m, getattr(defaults, m))), m, where) for m in MODALITIES}
 
+    def __init__(
+        self,
+        own: Collection[type],
+        section: Mapping[str, Any],
+        where: str,
+        defaults: Mapping[str, str],
+        by_kind: Mapping[str, tuple[type, ...]],
+        modalities: Collection[str] = MODALITIES,
+    ):
+        """Finds the encoders.
 
-def parts(
-    own: Collection[type], chosen: Mapping[str, type[Config]]
-) -> tuple[tuple[type, ...], tuple[type, ...]]:
-    """Returns the parts of a section that chooses encoders, as `runtime.configs.read` wants them.
+        Args:
+          own: the parts that the section has whatever is chosen.
+          section: its keys and values.
+          where: its name, as in "config.model".
+          defaults: by modality, the encoder where the section names none.
+          by_kind: by kind of input, the parts that the section has where an encoder reads it.
+          modalities: those that are read at all.
 
-    Args:
-      own: those that the section has whatever is chosen.
-      chosen: see there.
+        Raises:
+          InputError: see `find`.
+        """
+        self.section, self.where = section, where
+        self.names = {m: str(section.get(m, defaults[m])) for m in MODALITIES if m in modalities}
+        self.configs = {m: find(name, m, where) for m, name in self.names.items()}
+        named = [choice(m, defaults[m]) for m in self.names]
+        read = {config.reads for config in self.configs.values()}
+        more = [part for kind, parts in by_kind.items() if kind in read for part in parts]
+        self.parts = tuple(dict.fromkeys((*own, *named, *self.configs.values(), *more)))
+        every = [c for name in lookup.names(__name__) for c in _configs(name).values()]
+        every += [part for parts in by_kind.values() for part in parts]
+        every += [choice(m, defaults[m]) for m in MODALITIES]
+        self.others = tuple(dict.fromkeys(part for part in every if part not in self.parts))
 
-    Returns:
-      The parts, each once; and the config keys of this folder's encoders that are not chosen.
-    """
-    read = tuple(dict.fromkeys((*own, *chosen.values())))
-    every = [c for name in lookup.names(__name__) for c in _configs(name).values()]
-    return read, tuple(dict.fromkeys(c for c in every if c not in read))
+    def read(self) -> dict[type, Any]:
+        """Returns the parts with the values of the section; see `runtime.configs.read`."""
+        made = configs.read(self.parts, self.section, self.where, self.others)
+        return dict(zip(self.parts, made, strict=True))
 
 
 def check_kind(name: str, m: str, has: str, allowed: Collection[str], section: str) -> None:

@@ -16,7 +16,7 @@ View = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class FrameAugmentation:
-    """Config keys of models that read frames.
+    """Config keys of what reads frames.
 
     Attributes:
       flip, shift, contrast, brightness: see `affectjax.ops.augment.flip_and_shift`.
@@ -28,48 +28,62 @@ class FrameAugmentation:
     brightness: float = 0.0
 
     def __post_init__(self):
-        for key, value in self.of_frames.items():
+        for key, value in vars(self).items():
             if not 0 <= value <= 1:
                 raise ValueError(f"{key} is {value}; allowed: from 0 to 1")
 
-    @property
-    def of_frames(self) -> dict[str, float]:
-        """Returns by key what changes frames."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(FrameAugmentation)}
-
-    def apply(self, m: str, view: View, key: jax.Array, axis_name: str | None) -> View:
-        """Returns `x` and `mask` of a modality, `x` changed where it is raw and the keys say so.
+    def __call__(self, view: View, key: jax.Array, axis_name: str | None) -> View:
+        """Returns `x` and `mask` of a modality, `x` changed.
 
         Args:
-          m: the modality.
-          view: `x` is `[B, T, H, W, 3]` of frames; anything else is none, and stays.
-          key: a JAX random key, the same on every device, another for each modality.
+          view: `x` is `[B, T, H, W, 3]`; anything else is no frames, and stays as it is.
+          key: a JAX random key, the same on every device, another one for each modality.
           axis_name: the mapped axis over which the batch is split, None where it is whole.
         """
-        if m != "vision" or view["x"].ndim != 5 or not any(self.of_frames.values()):
+        if view["x"].ndim != 5 or not any(vars(self).values()):
             return view
-        return {**view, "x": augment.flip_and_shift(view["x"], key, axis_name, **self.of_frames)}
+        return {**view, "x": augment.flip_and_shift(view["x"], key, axis_name, **vars(self))}
 
 
 @dataclasses.dataclass(frozen=True)
-class Augmentation(FrameAugmentation):
-    """Config keys of models that read frames and waveforms.
+class SoundAugmentation:
+    """Config keys of what reads waveforms.
 
     Attributes:
-      gain_db: of waveforms, decibels up or down at most.
+      gain_db: decibels up or down at most.
     """
 
     gain_db: float = 0.0
 
     def __post_init__(self):
-        super().__post_init__()
         if self.gain_db < 0:
             raise ValueError(f"gain_db is {self.gain_db}; allowed: from 0 up")
 
-    def apply(self, m: str, view: View, key: jax.Array, axis_name: str | None) -> View:
-        """Returns what `FrameAugmentation.apply` does, also of waveforms `[B, S]`."""
-        if m != "audio" or view["x"].ndim != 2 or not self.gain_db:
-            return super().apply(m, view, key, axis_name)
+    def __call__(self, view: View, key: jax.Array, axis_name: str | None) -> View:
+        """Returns what `FrameAugmentation` does, of a waveform `x` `[B, S]`."""
+        if view["x"].ndim != 2 or not self.gain_db:
+            return view
         jitter = augment.jitter_waveform
         x = jitter(view["x"], view["mask"], key, axis_name, gain_db=self.gain_db)
         return {**view, "x": x}
+
+
+# By the kind of input that an encoder reads, the parts of a config section that change it.
+PARTS = {"frames": (FrameAugmentation,), "waveform": (SoundAugmentation,)}
+_OF = {"vision": FrameAugmentation, "audio": SoundAugmentation}
+
+
+def apply(
+    parts: Mapping[type, Any], m: str, view: View, key: jax.Array, axis_name: str | None
+) -> View:
+    """Returns `x` and `mask` of a modality, changed as the parts of a config section say.
+
+    Args:
+      parts: instances by class; where those for the modality are not there, nothing changes.
+      m: the modality.
+      view: see `FrameAugmentation`, as `key` and `axis_name`.
+      key: see there.
+      axis_name: see there.
+    """
+    change = parts.get(_OF.get(m))
+    return view if change is None else change(view, key, axis_name)

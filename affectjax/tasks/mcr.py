@@ -65,8 +65,8 @@ def find(name: str) -> type:
     return module.Model
 
 
-def sections(config: Mapping[str, Any]) -> dict[str, tuple[tuple[type, ...], tuple[type, ...]]]:
-    """Returns by section its parts, and those of what is not chosen; see `configs.resolve`."""
+def sections(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the parts of the sections that it reads, see `affectjax.tasks.base.sections`."""
     configs.check_keys(config["stages"], ("train",), "config.stages")
     name = config["model"].get("name", ModelConfig.name)
     others = [find(other) for other in models() if other != name]
@@ -75,7 +75,6 @@ def sections(config: Mapping[str, Any]) -> dict[str, tuple[tuple[type, ...], tup
             (ModelConfig, configs.of_module(find(name), *FILLED)),
             tuple(configs.of_module(cls, *FILLED) for cls in others),
         ),
-        "optim": ((OptimConfig,), ()),
         "stages.train": ((StageConfig,), ()),
     }
 

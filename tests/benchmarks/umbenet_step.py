@@ -43,7 +43,7 @@ from affectjax.runtime.configs import section
 from affectjax.runtime.optim import OptimConfig
 from affectjax.runtime.parallel import AXIS, Engine
 from affectjax.tasks.umbenet import Task, UMBEnetStage
-from affectjax.tasks.umbenet.assembly import parts
+from affectjax.tasks.umbenet.assembly import choose
 
 try:
     import torch
@@ -163,7 +163,7 @@ def inputs_of(s: Sizes) -> tuple[Inputs, dict]:
 def task_of(s: Sizes, inputs: Inputs) -> Task:
     """Returns the task; its towers are from scratch, for a config freezes only what has weights."""
     model = section(
-        parts(s.model)[0], dtype=_DTYPE.value, logit_scale=SCALE, pull=PULL, l1=L1, **s.model
+        choose(s.model).parts, dtype=_DTYPE.value, logit_scale=SCALE, pull=PULL, l1=L1, **s.model
     )
     stage = section(UMBEnetStage, epochs=1, batch_size=s.batch, shows="all")
     config = {

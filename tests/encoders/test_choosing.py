@@ -17,7 +17,7 @@ from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 from affectjax.models.supramodal import Reader
 from affectjax.runtime import configs
-from affectjax.tasks.supramodal.towers import LearnerConfig, Towers, parts
+from affectjax.tasks.supramodal.towers import ENCODERS, LearnerConfig, Towers, choose
 
 SPEC = LabelSpec("class", ("sad", "glad"))
 D, B = 12, 2
@@ -40,7 +40,7 @@ def towers(kinds, tokenizer=None, **changes):
         m: Inputs({m: kind}, SPEC, tokenizer=tokenizer if kind.kind == "text" else None)
         for m, kind in kinds.items()
     }
-    known = configs.fields(*parts(changes)[0])
+    known = configs.fields(*choose(changes, tuple(kinds)).parts)
     small = {key: value for key, value in SMALL.items() if key in known}
     return Towers(small | changes, inputs, None), inputs
 
@@ -101,7 +101,7 @@ def test_the_paper_s_widths_are_the_defaults():
     assert (settings.width, settings.hidden) == (512, 256)
     lora = settings.lora_rank, settings.lora_alpha, settings.lora_dropout
     assert lora == (6, 36.0, 0.2)
-    assert (settings.text, settings.audio, settings.vision) == ("clip", "clap", "clip")
+    assert ENCODERS == {"text": "clip", "audio": "clap", "vision": "clip"}
 
 
 def test_what_may_read_what():
@@ -162,8 +162,15 @@ def test_words_of_another_tokenizer_are_refused(clip_folder, tokenizer):
 
 
 def test_weights_that_no_tower_reads_are_refused(clip_folder):
-    with pytest.raises(InputError, match=r"learner\.weights.* no tower is"):
-        towers({"vision": RAW["vision"]}, vision="conv", weights=str(clip_folder))
-    # Where no modality could have it, it is no key at all.
-    with pytest.raises(InputError, match=r'unknown config key "config.model.learner.clap_weights"'):
-        towers({"audio": RAW["audio"]}, audio="mel", clap_weights=str(clip_folder))
+    for key, kinds in (("weights", {"vision": "conv"}), ("clap_weights", {"audio": "mel"})):
+        (m,) = kinds
+        with pytest.raises(InputError, match=f'unknown config key "config.model.learner.{key}"'):
+            towers({m: RAW[m]}, **kinds, **{key: str(clip_folder)})
+
+
+def test_keys_of_what_is_not_chosen_may_stay_at_their_defaults():
+    kept = {"weights": "", "image_width": 192, "text": "clip", "audio_channels": (32, 64, 128, 192)}
+    towers({"vision": RAW["vision"]}, vision="conv", **kept)
+    for key, value in (("image_width", 8), ("text", "bert"), ("gain_db", 3.0)):
+        with pytest.raises(InputError, match=f'unknown config key "config.model.learner.{key}"'):
+            towers({"vision": RAW["vision"]}, vision="conv", **{key: value})

@@ -35,7 +35,7 @@ from affectjax.tasks.supramodal.stages import (
     JointStage,
     SequentialStage,
 )
-from affectjax.tasks.supramodal.towers import parts
+from affectjax.tasks.supramodal.towers import choose
 
 D, E = 8, 6
 SPECS = {m: LabelSpec("class", THREE if m == "text" else SEVEN) for m in MODALITIES}
@@ -67,7 +67,7 @@ SIZES = {"epochs": 1, "batch_size": 8}
 
 def learner_section(values):
     """Returns `config.model.learner` with those values that its encoders read."""
-    chosen = parts(values)[0]
+    chosen = choose(values).parts
     known = fields(*chosen)
     return section(chosen, **{key: value for key, value in values.items() if key in known})
 

@@ -32,7 +32,7 @@ from affectjax.tasks.umbenet import (
     hand_over,
     random_subset,
 )
-from affectjax.tasks.umbenet.assembly import class_tokens, parts
+from affectjax.tasks.umbenet.assembly import choose, class_tokens
 
 CLASSES = ("angry", "glad", "neutral", "very_sad")
 SPEC = LabelSpec("class", CLASSES)
@@ -53,7 +53,7 @@ def config(stages=None, without=(), optim=None, **model):
         for name, changes in (STAGES if stages is None else stages).items()
     }
     return {
-        "model": section(parts(SMALL | model)[0], **SMALL | model),
+        "model": section(choose(SMALL | model).parts, **SMALL | model),
         "data": {"without": without},
         "optim": section(OptimConfig, **optim or {}),
         "stages": sections,

@@ -58,8 +58,13 @@ def sections(config: Mapping[str, Any]) -> dict[str, Any]:
     configs.check_keys(config["model"], (LEARNER, GUIDED), "config.model")
     configs.check_keys(config["stages"], ORDER, "config.stages")
     stages = {f"stages.{name}": ((STAGES[name],), ()) for name in config["stages"]}
-    learner = towers.parts(config["model"].get(LEARNER, {}))
-    return {f"model.{LEARNER}": learner, f"model.{GUIDED}": (GUIDED_PARTS, ()), **stages}
+    sources = config.get("data", {}).get("sources", ()) or MODALITIES
+    learner = towers.choose(config["model"].get(LEARNER, {}), sources)
+    return {
+        f"model.{LEARNER}": (learner.parts, learner.others),
+        f"model.{GUIDED}": (GUIDED_PARTS, ()),
+        **stages,
+    }
 
 
 def reads(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -104,12 +109,10 @@ class Task:
         Raises:
           InputError: a key that nobody reads, a value that is not allowed, or no such weights.
         """
-        known = sections(config)
+        sections(config)  # refuses keys that nobody reads
         model, stages = configs.plain(config["model"]), configs.plain(config["stages"])
         self._read(stages, config)
         learner = model.get(LEARNER, {})
-        parts, others = known[f"model.{LEARNER}"]
-        configs.read(parts, learner, towers.SECTION, others)
         guided, augmentation = configs.read(
             GUIDED_PARTS, model.get(GUIDED, {}), f"config.model.{GUIDED}"
         )

@@ -5,7 +5,6 @@ Letters: B examples on this device, E of the guided feature, C classes, P concep
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -197,11 +196,12 @@ class Downstream:
         s, params = self.settings, dict(params)
         bank = params.pop(BANK, None)
         drop, draw, change = jax.random.split(rng, 3)
-        change = functools.partial(self.augmentation.apply, key=change, axis_name=self.axis_name)
-        seen = {m: change(m, batch[m]) for m in self.modalities}
+        if "vision" in self.modalities:
+            seen = self.augmentation(batch["vision"], change, self.axis_name)
+            batch = {**batch, "vision": seen}
         (logits, out), variables = self.model.apply(
             {"params": params, **variables},
-            {**batch, **seen},
+            batch,
             train=True,
             rngs={"dropout": drop},
             mutable=list(variables),

@@ -19,6 +19,7 @@ from jax.experimental import multihost_utils
 from affectjax import emotions, metrics
 from affectjax.data.batches.inputs import Inputs
 from affectjax.data.labels import LabelSpec
+from affectjax.encoders import augmentation
 from affectjax.errors import InputError
 from affectjax.models.supramodal import Supramodal
 from affectjax.ops import contrast, losses
@@ -61,7 +62,7 @@ class Learner:
           InputError: labels that are neither seven emotions nor three sentiments, or see `Towers`.
         """
         towers = Towers(section, sources, axis_name)
-        settings, self.augmentation = towers.settings, towers.augmentation
+        settings, self.parts = towers.settings, towers.parts
         self.axis_name, self.names = axis_name, tuple(sources)
         self.model = Supramodal(
             modalities=self.names,
@@ -146,7 +147,7 @@ class Learner:
         """Returns this device's part of the joint loss (eq. 4), with merged labels."""
         keys = jax.random.split(rng, len(self.names) + 1)
         views = {
-            m: self.augmentation.apply(m, _view(m, batch[m]), key, self.axis_name)
+            m: augmentation.apply(self.parts, m, _view(m, batch[m]), key, self.axis_name)
             for m, key in zip(self.names, keys[1:], strict=True)
         }
         found, variables = self.read(params, variables, views, keys[0])
@@ -190,7 +191,7 @@ class Learner:
 
         def one(m: str, params: Tree, variables: Tree, own: Batch) -> Loss:
             change, read = jax.random.split(rng)
-            view = self.augmentation.apply(m, _view(m, own), change, self.axis_name)
+            view = augmentation.apply(self.parts, m, _view(m, own), change, self.axis_name)
             found, variables = self.read(params, variables, {m: view}, read)
             entropy, right = self._entropy(found[m][self.heads[m]], own["label"], view["weight"])
             orthogonal = self._orthogonality(found[m], view["weight"], stage)

@@ -5,7 +5,7 @@ Source: SPEC section 3, encoders.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -13,14 +13,14 @@ import jax.numpy as jnp
 
 from affectjax import encoders
 from affectjax.data.batches.inputs import Inputs
-from affectjax.encoders import DTYPES
-from affectjax.encoders.augmentation import Augmentation
-from affectjax.errors import InputError
-from affectjax.runtime import configs
+from affectjax.encoders import DTYPES, augmentation
+from affectjax.modalities import MODALITIES
 
 Tree = Any
 SECTION = "config.model.learner"
 STATISTICS = ("modality", "shared")
+# The encoders where the config names none.
+ENCODERS = {"text": "clip", "audio": "clap", "vision": "clip"}
 # Of the attention over features, where the config says nothing.
 HEADS = 4
 
@@ -30,7 +30,6 @@ class LearnerConfig:
     """What of `config.model.learner` belongs to no encoder.
 
     Attributes:
-      text, audio, vision: the encoders, files of `affectjax.encoders` or dotted names.
       lora_rank: of what trains in encoders with weights, which are frozen otherwise; 0 for nothing.
       lora_alpha, lora_dropout: see `affectjax.weights.lora.Lora`.
       dtype: in which towers of transformers compute: "float32" or "bfloat16".
@@ -40,9 +39,6 @@ class LearnerConfig:
       dropout: of "features", "mel" and the "conv" of sound.
     """
 
-    text: str = "clip"
-    audio: str = "clap"
-    vision: str = "clip"
     lora_rank: int = 6
     lora_alpha: float = 36.0
     lora_dropout: float = 0.2
@@ -63,18 +59,18 @@ class LearnerConfig:
             raise ValueError(f"dropout is {self.dropout}; allowed: from 0 to below 1")
 
 
-def parts(section: Mapping[str, Any]) -> tuple[tuple[type, ...], tuple[type, ...]]:
-    """Returns the parts of `config.model.learner`, and those of the encoders not chosen."""
-    own = (LearnerConfig, Augmentation)
-    return encoders.parts(own, encoders.chosen(section, LearnerConfig, SECTION))
+def choose(section: Mapping[str, Any], modalities: Collection[str] = MODALITIES) -> encoders.Choice:
+    """Returns the encoders that `config.model.learner` names for some modalities, and its parts."""
+    own = (LearnerConfig,)
+    return encoders.Choice(own, section, SECTION, ENCODERS, augmentation.PARTS, modalities)
 
 
 class Towers:
     """The encoders that fit the config and the data.
 
     Attributes:
-      settings: what of the config belongs to no encoder.
-      augmentation: of what encoders read.
+      parts: of `config.model.learner`, by class.
+      settings: what of it belongs to no encoder.
       makers: by modality, what makes the encoder, given a name.
       pretrained: by modality, the parameters of an encoder that came from a folder with weights.
       pixels: `mean` and `std` as the image tower's weights ask for; {} for the default.
@@ -94,27 +90,22 @@ class Towers:
           InputError: a key that nobody reads, an encoder that cannot read what the data has, or no
             such weights.
         """
-        read, others = parts(section)
-        made = dict(zip(read, configs.read(read, section, SECTION, others), strict=True))
-        self.settings: LearnerConfig = made[LearnerConfig]
-        self.augmentation: Augmentation = made[Augmentation]
-        own = {
-            m: made[config]
-            for m, config in encoders.chosen(section, LearnerConfig, SECTION).items()
-        }
+        choice = choose(section, tuple(inputs))
+        self.parts = choice.read()
+        self.settings: LearnerConfig = self.parts[LearnerConfig]
         self.makers: dict[str, Callable[..., nn.Module]] = {}
         self.pretrained: dict[str, Tree] = {}
         self.pixels: dict[str, Any] = {}
         load = functools.cache(lambda read, folder: read(folder))
         for m in inputs:
             kind = inputs[m].kinds[m]
-            encoders.check_kind(getattr(self.settings, m), m, kind.kind, (kind.kind,), SECTION)
-            encoder = own[m].build(self._context(m, inputs[m], axis_name, load))
+            encoders.check_kind(choice.names[m], m, kind.kind, (kind.kind,), SECTION)
+            config = self.parts[choice.configs[m]]
+            encoder = config.build(self._context(m, inputs[m], axis_name, load))
             self.makers[m] = encoder.make
             if encoder.params is not None:
                 self.pretrained[m] = encoder.params
             self.pixels |= encoder.pixels
-        self._check_folders(own, tuple(inputs))
 
     def _context(
         self, m: str, inputs: Inputs, axis_name: str | None, load: Callable[..., Any]
@@ -132,15 +123,3 @@ class Towers:
             data=f"config.data.sources.{m}",
             load=load,
         )
-
-    def _check_folders(self, own: Mapping[str, Any], used: tuple[str, ...]) -> None:
-        """Raises InputError for a folder with weights of which no encoder was made."""
-        keys = {own[m].weights_key for m in used}
-        for config in own.values():
-            key = config.weights_key
-            if key and key not in keys and getattr(config, key):
-                towers = ", ".join(getattr(self.settings, m) for m in used)
-                raise InputError(
-                    f'"{SECTION}.{key}" is {getattr(config, key)}, but no tower is read from it; '
-                    f"the towers are {towers}"
-                )

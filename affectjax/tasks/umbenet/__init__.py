@@ -21,6 +21,7 @@ import numpy as np
 from affectjax import metrics
 from affectjax.data.batches.config import FewerClasses
 from affectjax.data.batches.inputs import Inputs
+from affectjax.encoders import augmentation
 from affectjax.errors import InputError
 from affectjax.models.umbenet import POOL, UMBEnet
 from affectjax.ops import losses, prompts
@@ -38,7 +39,7 @@ from affectjax.tasks.base import (
     Tree,
     class_table,
 )
-from affectjax.tasks.umbenet.assembly import Assembly, parts
+from affectjax.tasks.umbenet.assembly import Assembly, choose
 
 STAGES = ("unimodal", "missing")
 SHOWS = ("one", "subset", "all")
@@ -75,7 +76,8 @@ def sections(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the parts of the sections that it reads, see `affectjax.tasks.base.sections`."""
     configs.check_keys(config["stages"], STAGES, "config.stages")
     stages = {f"stages.{name}": ((UMBEnetStage,), ()) for name in config["stages"]}
-    return {"data": ((FewerClasses,), ()), "model": parts(config["model"]), **stages}
+    model = choose(config["model"])
+    return {"data": ((FewerClasses,), ()), "model": (model.parts, model.others), **stages}
 
 
 class Task:
@@ -205,8 +207,11 @@ class Task:
     def _augment(self, batch: Batch, key: jax.Array) -> Batch:
         """Returns the batch with changed frames and waveforms, where the config says so."""
         keys = dict(zip(("vision", "audio"), jax.random.split(key), strict=True))
-        change = functools.partial(self.assembly.augmentation.apply, axis_name=self.axis_name)
-        return {**batch, **{m: change(m, batch[m], keys[m]) for m in keys if m in self.modalities}}
+        change = functools.partial(augmentation.apply, self.assembly.parts)
+        seen = {
+            m: change(m, batch[m], keys[m], self.axis_name) for m in keys if m in self.modalities
+        }
+        return {**batch, **seen}
 
     def predict(self, params: Tree, variables: Tree, batch: Batch) -> dict[str, jax.Array]:
         """Returns `loss` `[B]`, `probability` and `logits` `[B, C]`, and which prompts answered.

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 from affectjax import encoders, weights
 from affectjax.data.batches.inputs import Inputs
 from affectjax.data.batches.tokenizer import Tokenizer
-from affectjax.encoders import DTYPES, clip
-from affectjax.encoders.augmentation import Augmentation
+from affectjax.encoders import DTYPES, augmentation, clip
 from affectjax.errors import InputError
 from affectjax.modalities import chosen
 from affectjax.models.umbenet import UMBEnet
@@ -31,7 +30,6 @@ class ModelConfig:
 
     Attributes:
       modalities: those to use, () for all that the data has.
-      text, audio, vision: the encoders, files of `affectjax.encoders` or dotted names.
       frozen: names of towers with weights that do not train, as in "text_tower".
       dtype: in which the towers compute: "float32" or "bfloat16"; parameters are float32.
       width: D, without `weights`.
@@ -41,9 +39,6 @@ class ModelConfig:
     """
 
     modalities: tuple[str, ...] = ()
-    text: str = "clip"
-    audio: str = "conv"
-    vision: str = "clip"
     frozen: tuple[str, ...] = ()
     dtype: str = "float32"
     width: int = 512
@@ -56,28 +51,44 @@ class ModelConfig:
             raise ValueError(f"dtype is {self.dtype!r}; allowed: {', '.join(DTYPES)}")
 
 
-# The keys that go into the network as they are.
+@dataclasses.dataclass(frozen=True)
+class Temporal:
+    """The transformer over frames, which stands behind towers over frames.
+
+    Attributes:
+      temporal_layers, temporal_heads: see `affectjax.models.umbenet.UMBEnet`.
+    """
+
+    temporal_layers: int = 12
+    temporal_heads: int = 8
+
+
+# All other keys that go into the network as they are.
 Network = configs.of_module(
     UMBEnet,
     *("modalities", "encoders", "towers", "text", "sos", "class_tokens", "mean", "std", "frames"),
-    *("usage_penalty", "logit_scale", "skip_absent", "axis_name"),
+    *("temporal_layers", "temporal_heads", "usage_penalty", "logit_scale", "skip_absent"),
+    "axis_name",
 )
+# The encoders where the config names none.
+ENCODERS = {"text": "clip", "audio": "conv", "vision": "clip"}
 # The text tower of the prompts is CLIP's, whatever reads the text of clips.
 Prompts = clip.TextConfig
 
 
-def parts(section: Mapping[str, Any]) -> tuple[tuple[type, ...], tuple[type, ...]]:
-    """Returns the parts of `config.model`, and those of the encoders that it does not choose."""
-    own = (ModelConfig, Network, Augmentation, Prompts)
-    return encoders.parts(own, encoders.chosen(section, ModelConfig, SECTION))
+def choose(section: Mapping[str, Any]) -> encoders.Choice:
+    """Returns the encoders that `config.model` names, and its parts."""
+    own = (ModelConfig, Network, Prompts)
+    by_kind = {**augmentation.PARTS, "frames": (*augmentation.PARTS["frames"], Temporal)}
+    return encoders.Choice(own, section, SECTION, ENCODERS, by_kind)
 
 
 class Assembly:
     """A network that fits the config and the data.
 
     Attributes:
-      settings: what of `config.model` the program uses itself.
-      augmentation: of what encoders read.
+      parts: of `config.model`, by class.
+      settings: what of it the program uses itself.
       modalities: those that it uses, in the order of MODALITIES.
       model: the network.
       frozen: the beginnings of the paths of all parameters that do not train.
@@ -96,15 +107,13 @@ class Assembly:
           InputError: a key that nobody reads, an encoder that cannot read what the data has, or no
             such weights.
         """
-        read, others = parts(section)
-        made = dict(zip(read, configs.read(read, section, SECTION, others), strict=True))
-        self.settings: ModelConfig = made[ModelConfig]
-        self.network, self.augmentation = made[Network], made[Augmentation]
-        self.prompts: Prompts = made[Prompts]
-        # By modality, the keys of its encoder.
-        self.encoders = {
-            m: made[config] for m, config in encoders.chosen(section, ModelConfig, SECTION).items()
-        }
+        choice = choose(section)
+        self.parts = choice.read()
+        self.settings: ModelConfig = self.parts[ModelConfig]
+        self.network, self.prompts = self.parts[Network], self.parts[Prompts]
+        # By modality, the name of its encoder, and its keys.
+        self.names = choice.names
+        self.encoders = {m: self.parts[config] for m, config in choice.configs.items()}
         self.inputs, self.axis_name = inputs, axis_name
         self.load = functools.cache(lambda read, folder: read(folder))
         self.modalities = self._chosen()
@@ -127,7 +136,7 @@ class Assembly:
         wanted = self.settings.modalities
         found = chosen(wanted, self.inputs.modalities, f"{SECTION}.modalities")
         for m in found:
-            encoder, kind = getattr(self.settings, m), self.kind(m)
+            encoder, kind = self.names[m], self.kind(m)
             # What stands behind a tower of texts or of frames also takes what that tower made.
             before = ("text", "frames") if kind == "features" else ()
             encoders.check_kind(encoder, m, kind, (kind, *before), SECTION)
@@ -137,7 +146,8 @@ class Assembly:
                     f'"{SECTION}.{m}" is {encoder!r}, but the data has features that {made_by} '
                     f"made; allowed: {made_by}, features"
                 )
-        for key, value in self.augmentation.of_frames.items():
+        changes = self.parts.get(augmentation.FrameAugmentation)
+        for key, value in vars(changes).items() if changes else ():
             if value and "vision" in found and self._made_by("vision"):
                 raise InputError(
                     f'"{SECTION}.{key}" is {value}, but the frames of the data are encoded and '
@@ -159,7 +169,7 @@ class Assembly:
 
     def _name(self, m: str) -> str:
         """Returns the name of an encoder's parameters."""
-        last, reads = getattr(self.settings, m).rpartition(".")[2], self.encoders[m].reads
+        last, reads = self.names[m].rpartition(".")[2], self.encoders[m].reads
         if isinstance(self.encoders[m], Prompts):
             return "text_tower"
         return {"text": f"{last}_tower", "frames": "image_tower"}.get(reads, f"{m}_{last}")
@@ -226,6 +236,7 @@ class Assembly:
                 axis_name=self.axis_name,
                 **pixels,
                 **vars(self.network),
+                **vars(self.parts.get(Temporal, Temporal())),
             )
         except ValueError as error:
             raise InputError(f'"{SECTION}": {error}') from error
@@ -294,7 +305,7 @@ class Assembly:
         found = self.inputs.kinds["vision"].width
         if self.encoders["vision"].reads != "features" and found != width:
             raise InputError(
-                f'"{SECTION}.vision" is {self.settings.vision!r}, but the data has features of '
+                f'"{SECTION}.vision" is {self.names["vision"]!r}, but the data has features of '
                 f"width {found}, and the model's is {width}; allowed: features, or what that tower "
                 "made"
             )
