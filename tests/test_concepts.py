@@ -650,7 +650,7 @@ def test_guidance_by_hand():
     feature, concept = np.array([[1.0, 2], [3, 3]]), np.array([[0.0, 4], [3, 2]])
     np.testing.assert_allclose(concept_bank.guidance(feature, concept), (5 / 2 + 1 / 2) / 2)
     np.testing.assert_allclose(concept_bank.guidance(feature, concept, reduce="sum"), (5 + 1) / 2)
-    with pytest.raises(InputError, match="reduce is 'max'; allowed: mean, sum"):
+    with pytest.raises(ValueError, match="reduce is 'max'; allowed: mean, sum"):
         concept_bank.guidance(feature, concept, reduce="max")
 
 

@@ -47,7 +47,7 @@ def torch_of(x):
 def changed(params):
     """Returns what LoRA adds to a tower, and the tower with it, merged."""
     added = filled(lora.init(jax.random.key(0), params, SETTINGS.rank))
-    return added, lora.merge(params, added, SETTINGS)
+    return added, lora.adapt(params, added, SETTINGS)
 
 
 def test_image_tower_of_clip(tmp_path):
@@ -142,7 +142,7 @@ def test_dropout_is_drawn_for_each_layer_kernel_and_step():
         ],
         axis=0,
     )
-    merged = lora.merge(params, added, SETTINGS)["query"]["kernel"]
+    merged = lora.adapt(params, added, SETTINGS)["query"]["kernel"]
     # Kept or not changes a value by merged / sqrt(3) on average: a 42nd of that after 600 draws.
     assert np.abs(mean - merged).max() < 6 * np.abs(merged).max() / np.sqrt(3 * 600)
 
@@ -235,10 +235,10 @@ def test_parameters_of_another_tower_are_refused():
     params = {"query": {"kernel": np.zeros((4, 4), np.float32)}}
     added = lora.init(jax.random.key(0), params, 3)
     with pytest.raises(InputError, match="parameters for query/kernel, which the tower has not"):
-        lora.merge({"key": params["query"]}, added, SETTINGS)
+        lora.adapt({"key": params["query"]}, added, SETTINGS)
     wide = {"query": {"kernel": np.zeros((4, 5), np.float32)}}
     with pytest.raises(InputError, match=r"for query/kernel; a kernel .4, 5. and rank 3 allow"):
-        lora.merge(wide, added, SETTINGS)
+        lora.adapt(wide, added, SETTINGS)
     with pytest.raises(InputError, match="and rank 6 allow"):
         lora.adapt(params, added, Lora())
     with pytest.raises(InputError, match="the rank of LoRA is 0"):

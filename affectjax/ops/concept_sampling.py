@@ -1,7 +1,7 @@
 """Replay of concepts: what a batch draws of their pools, and how far its features are from that.
 
-Letters: B examples on this device, Y labels, P members of the pools of a modality, D features, M
-modalities, K drawn members.
+Letters: B examples on this device, Y labels, P members of the pools of a source, D features, M
+sources, K drawn members.
 """
 
 from collections.abc import Mapping
@@ -11,12 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from affectjax.errors import InputError
-from affectjax.modalities import MODALITIES
 from affectjax.ops.dropout import global_rows
 from affectjax.ops.losses import weighted_mean
 
-# By modality: "features" [P, D], "rows" [Y, Pmax] int32 and "count" [Y] int32: the members of the
+# By source: "features" [P, D], "rows" [Y, Pmax] int32 and "count" [Y] int32: the members of the
 # pool of label y are features[rows[y, :count[y]]].
 Arrays = Mapping[str, Mapping[str, Any]]
 
@@ -28,12 +26,14 @@ def draw(
     count: int = 8,
     axis_name: str | None = None,
     generalize: bool = True,
+    *,
+    numbers: Mapping[str, int],
 ) -> tuple[jax.Array, jax.Array]:
     """Returns concepts `[B, D]`, zeros where there is none, and `[B]` bool, where there is one.
 
-    From the pool of the label in each modality, `count` members are drawn without replacement,
-    or with it where there are fewer. A concept is their mean, then the mean over the modalities
-    that have such a pool.
+    From the pool of the label in each source, `count` members are drawn without replacement, or
+    with it where there are fewer. A concept is their mean, then the mean over the sources that
+    have such a pool.
 
     Args:
       arrays: see `Arrays`.
@@ -42,12 +42,13 @@ def draw(
       count: K.
       axis_name: the mapped axis over which the batch is split, None where it is whole. The
         same global batch draws the same, however many devices share it.
-      generalize: False takes one member of one of those modalities, both at random, in place of
+      generalize: False takes one member of one of those sources, both at random, in place of
         the means.
+      numbers: of all sources that there could be, in their order, the numbers from 0.
 
     Source: eq. 6 of the supramodal paper, and its ablation in section 4.4.
     """
-    held = [m for m in MODALITIES if m in arrays]
+    held = [m for m in numbers if m in arrays]
     pools = [jax.tree.map(jnp.asarray, dict(arrays[m])) for m in held]
     safe = jnp.clip(label, 0, len(pools[0]["count"]) - 1)
     sizes = jnp.stack([pool["count"][safe] for pool in pools], 1)  # [B, M]
@@ -55,9 +56,10 @@ def draw(
 
     fold_in, take = jax.random.fold_in, count if generalize else 1
     keys = jax.vmap(fold_in, (None, 0))(key, global_rows(len(label), axis_name))
-    # By the number of the modality: the others draw the same where one is taken out.
-    numbers = jnp.array([MODALITIES.index(m) for m in held])
-    own = jax.vmap(jax.vmap(fold_in, (None, 0)), (0, None))(keys, numbers)
+    # By the number of the source: the others draw the same where one is taken out.
+    own = jax.vmap(jax.vmap(fold_in, (None, 0)), (0, None))(
+        keys, jnp.array([numbers[m] for m in held])
+    )
     places = jax.vmap(jax.vmap(lambda k, size: _places(k, size, take)))(own, sizes)  # [B, M, K]
     means = [
         pool["features"][pool["rows"][safe[:, None], places[:, m]]].mean(1)
@@ -67,7 +69,7 @@ def draw(
     available = sizes > 0
     share = available / jnp.maximum(available.sum(1, keepdims=True), 1)
     if not generalize:
-        last = jax.vmap(fold_in, (0, None))(keys, len(MODALITIES))
+        last = jax.vmap(fold_in, (0, None))(keys, len(numbers))
         chance = jax.vmap(lambda k: jax.random.uniform(k, (len(held),)))(last)
         best = jnp.where(available, chance, -1.0).argmax(1)
         share = available * jax.nn.one_hot(best, len(held))
@@ -113,12 +115,12 @@ def guidance(
         counts D times as much beside the cross-entropy.
 
     Raises:
-      InputError: another `reduce`.
+      ValueError: another `reduce`.
 
     Source: eq. 7 of the supramodal paper.
     """
     if reduce not in ("mean", "sum"):
-        raise InputError(f"reduce is {reduce!r}; allowed: mean, sum")
+        raise ValueError(f"reduce is {reduce!r}; allowed: mean, sum")
     present = (concept != 0).any(-1) if present is None else present
     weight = jnp.where(present, 1.0 if weight is None else weight, 0.0)
     # Selected before the square: a padded row may hold anything, and NaN * 0 is a NaN gradient.

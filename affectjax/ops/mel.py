@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from affectjax.errors import InputError
 from affectjax.ops.masking import zero_masked
 
 # The filter of `resample`: zero crossings on each side, and the shape of its Kaiser window, which
@@ -58,21 +57,21 @@ class FrontEnd:
     length: int | None = None
 
     def __post_init__(self):
-        """Raises an InputError where the values do not fit each other."""
+        """Raises a ValueError where the values do not fit each other."""
         for name, value, allowed in (
             ("scale", self.scale, ("slaney", "htk")),
             ("edge", self.edge, ("zero", "reflect")),
         ):
             if value not in allowed:
-                raise InputError(f"{name} is {value!r}; allowed: {', '.join(allowed)}")
+                raise ValueError(f"{name} is {value!r}; allowed: {', '.join(allowed)}")
         for name in ("rate", "frame", "hop", "mels", "length"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; allowed: one or more")
+                raise ValueError(f"{name} is {value}; allowed: one or more")
         if self.fft < self.frame:
-            raise InputError(f"fft is {self.fft}; allowed: at least the frame of {self.frame}")
+            raise ValueError(f"fft is {self.fft}; allowed: at least the frame of {self.frame}")
         if not 0 <= self.low < self.high <= self.rate / 2:
-            raise InputError(
+            raise ValueError(
                 f"bands from {self.low} to {self.high} Hz; allowed: rising, within 0 and "
                 f"{self.rate / 2}"
             )
@@ -210,11 +209,11 @@ def log_mel(x: jax.Array, front: FrontEnd, mask: jax.Array | None = None) -> jax
       band that is 60 dB below the loudest of its frame begins to drown in rounding.
 
     Raises:
-      InputError: a mask, and a mirror, which would stand where the padding ends.
+      ValueError: a mask, and a mirror, which would stand where the padding ends.
     """
     if mask is not None:
         if front.edge == "reflect":
-            raise InputError("edge is 'reflect'; allowed for sounds that are padded: zero")
+            raise ValueError("edge is 'reflect'; allowed for sounds that are padded: zero")
         x = jnp.where(mask, x, 0)
     frames = 1 + x.shape[1] // front.hop
     half = front.frame // 2

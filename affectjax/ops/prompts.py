@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from affectjax.errors import InputError
-
 
 def _unit(x: jax.Array) -> jax.Array:
     """Returns `x` `[..., D]` at length one, in float32; a zero vector stays, without gradient."""
@@ -54,12 +52,12 @@ def retrieve(
       penalty.
 
     Raises:
-      InputError: the pool holds fewer than k prompts.
+      ValueError: the pool holds fewer than k prompts.
 
     Source: eq. 4 and 6-9 of the UMBEnet paper, an example at a time.
     """
     if not 1 <= k <= len(keys):
-        raise InputError(f"k = {k} prompts of a pool of {len(keys)}: allowed is 1 to {len(keys)}")
+        raise ValueError(f"k = {k} prompts of a pool of {len(keys)}: allowed is 1 to {len(keys)}")
     similarity = cosine(query, keys)
     score = similarity if penalty is None else similarity - penalty
     # top_k ranks 0 above -0, and the cosines of a zero query have either sign.

@@ -235,6 +235,6 @@ def _front(folder: Path, args: dict[str, Any], fused: bool) -> dict[str, Any]:
     }
     try:
         FrontEnd(**front)
-    except InputError as error:
+    except ValueError as error:
         raise InputError(f"{path}: {error}") from error
     return front

@@ -130,8 +130,3 @@ def adapt(params: Tree, lora_params: Tree, settings: Lora, key: jax.Array | None
             a = jnp.where(keep, a / (1 - settings.dropout), 0.0)
         flat[path] = (kernel + settings.alpha / settings.rank * (a @ b)).astype(kernel.dtype)
     return traverse_util.unflatten_dict(flat, sep="/")
-
-
-def merge(params: Tree, lora_params: Tree, settings: Lora) -> Tree:
-    """Returns the parameters of a plain tower that does what the adapted one does: see `adapt`."""
-    return adapt(params, lora_params, settings)

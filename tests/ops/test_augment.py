@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from affectjax.errors import InputError
 from affectjax.ops import augment
 
 B, T, H, W = 6, 2, 5, 7
@@ -176,16 +175,3 @@ def test_masked_samples_are_zero_whatever_stood_there():
     mask = np.array([[1, 0, 1], [0, 1, 0]], bool)
     ours = augment.jitter_waveform(x, mask, jax.random.key(0), None, gain_db=0.0)
     np.testing.assert_array_equal(ours, [[1, 0, 2], [0, 3, 0]])
-
-
-@pytest.mark.parametrize("name", ("flip", "shift", "contrast", "brightness"))
-def test_shares_outside_zero_to_one_are_refused(name):
-    for value in (-0.1, 1.5):
-        with pytest.raises(InputError, match=f"{name} is {value}; allowed: from 0 to 1"):
-            augment.flip_and_shift(FRAMES, jax.random.key(0), None, **{name: value})
-
-
-def test_a_negative_gain_is_refused():
-    x = np.zeros((1, 2), np.float32)
-    with pytest.raises(InputError, match=r"gain_db is -1\.0; allowed: from 0 up"):
-        augment.jitter_waveform(x, x > 0, jax.random.key(0), None, gain_db=-1.0)

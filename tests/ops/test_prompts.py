@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from affectjax.errors import InputError
 from affectjax.ops import prompts
 
 B, N, D, K, L, DT, H = 7, 9, 6, 3, 4, 5, 8
@@ -152,7 +151,7 @@ def test_gradient_to_values_adds_up_over_the_examples_that_chose_them():
 
 @pytest.mark.parametrize("k", (0, N + 1))
 def test_more_prompts_than_the_pool_holds_are_refused(k):
-    with pytest.raises(InputError, match=rf"k = {k} prompts of a pool of {N}: allowed is 1 to {N}"):
+    with pytest.raises(ValueError, match=rf"k = {k} prompts of a pool of {N}: allowed is 1 to {N}"):
         prompts.retrieve(QUERY, KEYS, VALUES, k)
 
 

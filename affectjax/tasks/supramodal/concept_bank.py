@@ -28,7 +28,8 @@ from safetensors.numpy import save_file
 from affectjax import emotions
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
-from affectjax.ops.concept_sampling import Arrays, draw, guidance
+from affectjax.ops import concept_sampling
+from affectjax.ops.concept_sampling import Arrays, guidance
 
 __all__ = ["Arrays", "ConceptBank", "Guide", "collect", "draw", "guidance", "load", "select"]
 
@@ -304,7 +305,7 @@ class ConceptBank:
     def _arrays(
         self, m: str, pools: Sequence[np.ndarray], labels: Sequence[str], count: int
     ) -> dict[str, np.ndarray]:
-        """Returns the `ops.replay.Arrays` of a modality."""
+        """Returns the `ops.concept_sampling.Arrays` of a modality."""
         sizes = [len(pool) for pool in pools]
         rows = np.zeros((len(pools), max(sizes)), np.int32)
         for y, (pool, size) in enumerate(zip(pools, sizes, strict=True)):
@@ -395,6 +396,11 @@ def _read_tensors(path: Path, held: Sequence[str], wanted: Sequence[str]) -> dic
 
 # ---- drawing ------------------------------------------------------------------------------------
 
+# What a batch draws of the pools of the modalities, see `affectjax.ops.concept_sampling.draw`.
+draw = functools.partial(
+    concept_sampling.draw, numbers={m: number for number, m in enumerate(MODALITIES)}
+)
+
 
 @functools.partial(
     jax.tree_util.register_dataclass, data_fields=("arrays",), meta_fields=("labels", "count")
@@ -404,7 +410,7 @@ class Guide:
     """Draws concepts for the labels of a task; a pytree, so it may be an argument of a jitted step.
 
     Attributes:
-      arrays: see `ops.replay.Arrays`.
+      arrays: see `ops.concept_sampling.Arrays`.
       labels: Y names.
       count: K.
     """
