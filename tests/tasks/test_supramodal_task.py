@@ -65,14 +65,14 @@ KINDS_OF_STAGES = {
 SIZES = {"epochs": 1, "batch_size": 8}
 
 
-def learner_section(values):
-    """Returns `config.model.learner` with those values that its encoders read."""
-    chosen = choose(values).parts
+def learner_section(values, modalities):
+    """Returns `config.model.learner` with those values that the encoders of modalities read."""
+    chosen = choose(values, modalities).parts
     known = fields(*chosen)
     return section(chosen, **{key: value for key, value in values.items() if key in known})
 
 
-def config(stages, guided=None, optim=None, **learner):
+def config(stages, guided=None, optim=None, modalities=MODALITIES, **learner):
     """Returns what of a config the task reads."""
     sections = {
         name: section(
@@ -82,7 +82,7 @@ def config(stages, guided=None, optim=None, **learner):
     }
     return {
         "model": {
-            "learner": learner_section(LEARNER | learner),
+            "learner": learner_section(LEARNER | learner, modalities),
             "guided": section(GUIDED_PARTS, **GUIDED | (guided or {})),
         },
         "optim": section(OptimConfig, **optim or {}),
@@ -97,9 +97,8 @@ def sources_of(kinds=KINDS, specs=SPECS, **tokenizers):
 
 
 def learning(stages, axis_name=None, sources=None, **changes):
-    return Task(
-        config(stages, **changes), None, axis_name, sources_of() if sources is None else sources
-    )
+    sources = sources_of() if sources is None else sources
+    return Task(config(stages, modalities=tuple(sources), **changes), None, axis_name, sources)
 
 
 def unpaired(seed=0, labels=LABELS):
