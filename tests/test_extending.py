@@ -1,0 +1,196 @@
+"""An encoder and a model of sequences in a folder outside the package, by their dotted names."""
+
+import sys
+
+import jax
+import numpy as np
+import pytest
+from numpy_mcr import quick
+
+from affectjax.data.batches.inputs import Features, Frames, Inputs
+from affectjax.data.labels import LabelSpec
+from affectjax.errors import InputError
+from affectjax.runtime import configs
+from affectjax.tasks import mcr, supramodal, umbenet
+
+ENCODER = '''
+import dataclasses
+import functools
+from typing import ClassVar
+
+import flax.linen as nn
+
+from affectjax.encoders import Encoder
+
+
+class Glance(nn.Module):
+    """The mean colour of an image."""
+
+    width: int
+    hidden: int
+
+    @nn.compact
+    def __call__(self, images):
+        hidden = nn.relu(nn.Dense(self.hidden, name="up")(images.mean((1, 2))))
+        return nn.Dense(self.width, name="down")(hidden)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    reads: ClassVar[str] = "frames"
+    weights_key: ClassVar[str] = ""
+    glance_units: int = 5
+
+    def build(self, context):
+        make = functools.partial(Glance, width=context.width, hidden=self.glance_units)
+        return Encoder(make)
+
+
+CONFIGS = {"vision": Config}
+'''
+MODEL = '''
+import flax.linen as nn
+import jax.numpy as jnp
+
+from affectjax.ops import masking
+
+
+class Model(nn.Module):
+    """The mean of each modality, side by side."""
+
+    outputs: int
+    modalities: tuple[str, ...]
+    units: int = 6
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, batch, *, train):
+        means = [masking.masked_mean(batch[m]["x"], batch[m]["mask"]) for m in self.modalities]
+        fused = nn.relu(nn.Dense(self.units)(jnp.concatenate(means, axis=-1)))
+        return nn.Dense(self.outputs)(fused), {"fused": fused}
+'''
+SPEC = LabelSpec("class", ("angry", "glad", "sad"))
+STAGE = {"epochs": 1, "batch_size": 4}
+UMBENET = {
+    "text": "features", "audio": "features", "vision": "elsewhere.glance", "glance_units": 7,
+    "width": 8, "text_width": 8, "text_layers": 1, "text_heads": 2, "heads": 2, "pool_size": 4,
+    "top_k": 2, "prompt_tokens": 2, "inherent_tokens": 2, "logit_scale": 5.0,
+    "temporal_layers": 1, "temporal_heads": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def outside(tmp_path, monkeypatch):
+    """A folder on the Python path with a package `elsewhere`."""
+    package = tmp_path / "elsewhere"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "glance.py").write_text(ENCODER)
+    (package / "means.py").write_text(MODEL)
+    (package / "nothing.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield package
+    for name in [n for n in sys.modules if n.partition(".")[0] == "elsewhere"]:
+        del sys.modules[name]
+
+
+def batch_of(inputs, size=4):
+    """Returns a batch in which all is there."""
+    rng, batch = np.random.default_rng(0), inputs.zeros(size)
+    for m, kind in inputs.kinds.items():
+        batch[m]["x"] = rng.integers(0, 200, batch[m]["x"].shape).astype(kind.dtype)
+    return batch
+
+
+def step(stage, params, variables, batch):
+    """Returns the loss before and after a step down the gradient, and that gradient."""
+    run = quick(jax.value_and_grad(stage.loss, has_aux=True))
+    key = jax.random.key(1)
+    (loss, _), gradient = run(params, variables, batch, key)
+    moved = jax.tree.map(lambda p, g: p - 0.01 * g, params, gradient)
+    (after, _), _ = run(moved, variables, batch, key)
+    return loss, after, gradient
+
+
+def umbenet_config(**model):
+    stages = {"missing": {**STAGE, "shows": "all"}}
+    return {"model": UMBENET | model, "data": {}, "optim": {}, "stages": stages}
+
+
+def test_an_encoder_of_images_trains_in_umbenet(outside):
+    inputs = Inputs({"vision": Frames(2, 8)}, SPEC)
+    task = umbenet.Task(umbenet_config(), inputs, None)
+    batch = batch_of(inputs)
+    params, variables = quick(task.init)(jax.random.key(0), batch)
+    assert params["image_tower"]["up"]["kernel"].shape == (3, 7)
+    loss, after, gradient = step(task.stages[0], params, variables, batch)
+    assert after < loss
+    assert np.any(gradient["image_tower"]["up"]["kernel"])
+
+
+def test_the_same_encoder_reads_for_the_supramodal_learner(outside):
+    seven = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
+    inputs = {"vision": Inputs({"vision": Frames(1, 8)}, LabelSpec("class", seven))}
+    config = {
+        "model": {"learner": {"vision": "elsewhere.glance", "width": 8, "hidden": 6}},
+        "data": {"sources": {"vision": {}}},
+        "optim": {},
+        "stages": {"sequential": STAGE},
+    }
+    task = supramodal.Task(config, None, None, inputs)
+    params = jax.eval_shape(
+        lambda key: task.stages[0].init(key, {"vision": inputs["vision"].zeros(2)})[0],
+        jax.random.key(0),
+    )
+    assert params["vision"]["tower"]["down"]["kernel"].shape == (5, 8)
+
+
+def test_the_keys_of_an_outside_encoder_are_keys_of_the_section(outside):
+    whole = configs.resolve({**umbenet_config(), **TOP}, umbenet.sections(umbenet_config()))
+    assert whole["model"]["glance_units"] == 7
+    wrong = umbenet_config(glance_unit=3)
+    with pytest.raises(InputError, match=r'did you mean "config.model.glance_units"'):
+        configs.resolve({**wrong, **TOP}, umbenet.sections(wrong))
+
+
+TOP = {"task": "umbenet", "seed": 0, "seeds": (), "train": {}, "parallel": {}, "optim": {}}
+
+
+def mcr_config(**model):
+    return {"model": {"name": "elsewhere.means", **model}, "optim": {}, "stages": {"train": STAGE}}
+
+
+def test_a_model_of_sequences_trains_in_the_task_of_mcr(outside):
+    inputs = Inputs({"text": Features(3, 5), "audio": Features(4, 6)}, SPEC)
+    task = mcr.Task(mcr_config(units=9), inputs, None)
+    batch = batch_of(inputs)
+    params, variables = quick(task.init)(jax.random.key(0), batch)
+    assert params["Dense_0"]["kernel"].shape == (5 + 6, 9)
+    batch = jax.tree.map(lambda x: x / 100 if x.dtype == np.float32 and x.ndim == 3 else x, batch)
+    loss, after, _ = step(task.stages[0], params, variables, batch)
+    assert after < loss
+
+
+def test_the_fields_of_an_outside_model_are_its_keys(outside):
+    sections = mcr.sections(mcr_config())
+    assert set(configs.fields(*sections["model"][0])) == {"name", "modalities", "units"}
+    inputs = Inputs({"text": Features(3, 5)}, SPEC)
+    with pytest.raises(InputError, match=r'unknown config key "config.model.unit".*model.units'):
+        mcr.Task(mcr_config(unit=3), inputs, None)
+
+
+REFUSED = {
+    "no such encoder": ("elsewhere.gaze", r'"config.model.vision": .*no module .elsewhere.gaze'),
+    "no encoder": ("elsewhere.nothing", r"but CONFIGS of that module has no vision; it has: noth"),
+}
+
+
+@pytest.mark.parametrize(("name", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_modules_that_are_no_encoders(outside, name, message):
+    with pytest.raises(InputError, match=message):
+        umbenet.sections(umbenet_config(vision=name))
+
+
+def test_modules_that_are_no_models(outside):
+    with pytest.raises(InputError, match=r"'elsewhere.nothing', but that module has no Model"):
+        mcr.sections(mcr_config(name="elsewhere.nothing"))
