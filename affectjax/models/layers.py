@@ -3,6 +3,7 @@
 Letters: B examples, T steps, D features, H heads, Tq target steps, Tk source steps.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -130,9 +131,11 @@ class Attention(nn.Module):
         # time than two small products, and at unaligned lengths it would not fit in memory.
         @jax.checkpoint
         def gather(query, key, value):
-            weights = attention.attention_weights(query, key, key_mask=source_mask, bias=bias)
-            dropped = dropout(weights, seed, rate, self.axis_name)
-            return attention.apply_attention(dropped, value, key_mask=source_mask), weights
+            scores = attention.attention_scores(query, key, key_mask=source_mask)
+            drop = functools.partial(dropout, key=seed, rate=rate, axis_name=self.axis_name)
+            return attention.crossmodal_attention(
+                scores, value, key_mask=source_mask, bias=bias, drop=drop
+            )
 
         gathered, weights = gather(query, key, value)
         gathered = rearrange(gathered, "b t h d -> b t (h d)")

@@ -1,7 +1,7 @@
 """MCR: target and source modality co-reinforcement over asynchronous sequences.
 
 Source: Yang et al. 2023, "Target and source modality co-reinforcement for emotion understanding
-from asynchronous multimodal sequences"; equation numbers below are that paper's.
+from asynchronous multimodal sequences"; the equations are that paper's.
 Letters: B examples, T steps (Tt of the target, Ts of a source), D width, H heads, M modalities.
 """
 
@@ -38,7 +38,9 @@ STRUCTURES = ("parallel", "serial")
 
 
 class CrossMutualUnit(nn.Module):
-    """CMU: attention from a target to each source, each corrected by the other's (eq. 2-5).
+    """CMU: attention from a target to each source, each corrected by the other's.
+
+    Equation: MCR (2)
 
     Attributes:
       width: D.
@@ -82,16 +84,19 @@ class CrossMutualUnit(nn.Module):
             memory = layer_norm(f"norm_{s}")(x)
             key = nn.Dense(self.width, name=f"key_{s}")(memory)
             values[s] = nn.Dense(self.width, kernel_init=init, name=f"value_{s}")(memory)
-            scores[s] = jnp.einsum("bqd,bkd->bqk", query, key) / self.width**0.5
+            found = attention.attention_scores(query[:, :, None], key[:, :, None])
+            scores[s] = found[:, 0]  # of the one head
         alpha = {}
         if self.mutual and len(sources) == 2:
             scores, alpha = self._exchange(scores, target_mask, sources, source_masks)
         reinforced, weights = normed, {}
         for s in sources:
-            weights[s] = attention.masked_softmax(scores[s], source_masks[s][:, None, :])
-            drop = Dropout(self.attention_dropout, self.axis_name)
-            y = jnp.einsum("bqk,bkd->bqd", drop(weights[s], train=train), values[s])
-            reinforced += Dropout(self.residual_dropout, self.axis_name)(y, train=train)
+            attend = functools.partial(attention.crossmodal_attention, key_mask=source_masks[s])
+            drop = functools.partial(Dropout(self.attention_dropout, self.axis_name), train=train)
+            y, attended = attend(scores[s][:, None], values[s][:, :, None], drop=drop)
+            weights[s] = attended[:, 0]
+            drop = Dropout(self.residual_dropout, self.axis_name)
+            reinforced += drop(y[:, :, 0], train=train)
         feed_forward = FeedForward(
             self.width,
             self.relu_dropout,
@@ -105,7 +110,12 @@ class CrossMutualUnit(nn.Module):
         return masking.zero_masked(feed_forward(reinforced, train=train), target_mask), out
 
     def _exchange(self, scores, target_mask, sources, source_masks):
-        """Returns the scores with the other source's scores added (eq. 4-5), and alpha (eq. 3)."""
+        """Returns the scores with the other source's scores added, and alpha, the reliability.
+
+        Equation: MCR (3)
+        Equation: MCR (4)
+        Equation: MCR (5)
+        """
         first, second = sources
         reliability = jnp.concatenate([sources[s].sum(-1) for s in sources], axis=-1)
         valid = jnp.concatenate([source_masks[s] for s in sources], axis=-1)
@@ -122,7 +132,13 @@ class CrossMutualUnit(nn.Module):
 
 
 class SelfCrossUnit(nn.Module):
-    """SCU: attention to all sources at once and to the target itself, mixed by weight (eq. 6-11).
+    """SCU: attention to all sources at once and to the target itself, mixed by weight.
+
+    Equation: MCR (6)
+    Equation: MCR (7)
+    Equation: MCR (8)
+    Equation: MCR (10)
+    Equation: MCR (11)
 
     Attributes:
       width: D.
@@ -191,7 +207,10 @@ class SelfCrossUnit(nn.Module):
         return masking.zero_masked(feed_forward(mixed, train=train), target_mask), out
 
     def _beta(self, branches: list[jax.Array]) -> jax.Array:
-        """Returns `[B, 2]`: eq. 9, one number for each branch `[B, Tt, D]`."""
+        """Returns `[B, 2]`: one number for each branch `[B, Tt, D]`.
+
+        Equation: MCR (9)
+        """
         flat = [x.reshape(x.shape[0], -1) for x in branches]
         if self.attention_layer == "collapsed":
             pairs = zip(("cross", "self"), flat, strict=True)
@@ -226,7 +245,11 @@ class Gate(nn.Module):
 
 
 class SourceUpdate(nn.Module):
-    """SUM, first half: a source stream learns from its modality's new target (eq. 12-14).
+    """SUM, first half: a source stream learns from its modality's new target.
+
+    Equation: MCR (12)
+    Equation: MCR (13)
+    Equation: MCR (14)
 
     Attributes:
       width: D.
@@ -310,7 +333,11 @@ class Reinforcement(nn.Module):
         return fine + mixed, out
 
     def _join(self, t: str, sources: Streams, mask: jax.Array) -> jax.Array:
-        """Returns the sources of `t` concatenated over time, gated once more (eq. 15-16)."""
+        """Returns the sources of `t` concatenated over time, gated once more.
+
+        Equation: MCR (15)
+        Equation: MCR (16)
+        """
         c = self.config
         joined = join(t, sources, c.modalities)
         if c.source_update != "memory":

@@ -3,6 +3,8 @@
 Letters: B examples, H heads, Tq target steps, Tk source steps, Dh features a head.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -40,72 +42,50 @@ def _clean(x: jax.Array, key_mask: jax.Array | None) -> jax.Array:
     return x if key_mask is None else jnp.where(key_mask[:, :, None, None], x, 0)
 
 
-def attention_weights(
-    query: jax.Array,
-    key: jax.Array,
-    *,
-    key_mask: jax.Array | None = None,
-    bias: jax.Array | None = None,
+def attention_scores(
+    query: jax.Array, key: jax.Array, *, key_mask: jax.Array | None = None
 ) -> jax.Array:
-    """Returns the attention of each target step over the source steps.
-
-    Args:
-      query: `[B, Tq, H, Dh]`.
-      key: `[B, Tk, H, Dh]`.
-      key_mask: `[B, Tk]` bool, true at steps that may be attended to.
-      bias: added to the scores, broadcastable to `[B, H, Tq, Tk]`; -inf forbids.
-
-    Returns:
-      `[B, H, Tq, Tk]`, rows summing to one, or all zero where nothing may be attended to.
-
-    Source: Vaswani et al. 2017; eq. 1 of the MCR paper.
-    """
-    scale = 1.0 / query.shape[-1] ** 0.5
-    scores = jnp.einsum("bqhd,bkhd->bhqk", query * scale, _clean(key, key_mask))
-    if bias is not None:
-        scores = scores + jnp.maximum(bias, jnp.finfo(scores.dtype).min)
-    return masked_softmax(scores, _allowed(key_mask, bias, key.shape[1]))
-
-
-def apply_attention(
-    weights: jax.Array, value: jax.Array, *, key_mask: jax.Array | None = None
-) -> jax.Array:
-    """Returns `[B, Tq, H, Dh]`: the `value` `[B, Tk, H, Dh]` summed by `weights`."""
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, _clean(value, key_mask))
-
-
-def crossmodal_attention(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    *,
-    key_mask: jax.Array | None = None,
-    bias: jax.Array | None = None,
-) -> jax.Array:
-    """Returns what each target step gathers from the source, through JAX's own attention.
+    """Returns how well each source step answers each target step, `[B, H, Tq, Tk]`.
 
     Args:
       query: `[B, Tq, H, Dh]`, from the target.
       key: `[B, Tk, H, Dh]`, from the source.
+      key_mask: `[B, Tk]` bool, true at steps that are there.
+    """
+    scale = 1.0 / query.shape[-1] ** 0.5
+    return jnp.einsum("bqhd,bkhd->bhqk", query * scale, _clean(key, key_mask))
+
+
+def crossmodal_attention(
+    scores: jax.Array,
+    value: jax.Array,
+    *,
+    key_mask: jax.Array | None = None,
+    bias: jax.Array | None = None,
+    drop: Callable[[jax.Array], jax.Array] = lambda weights: weights,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns what each target step gathers from the source, and its attention.
+
+    Equation: MCR (1)
+
+    Args:
+      scores: `[B, H, Tq, Tk]`, see `attention_scores`; MCR adds those of another source to them.
       value: `[B, Tk, H, Dh]`, from the source.
       key_mask: `[B, Tk]` bool, true at steps that may be attended to.
       bias: added to the scores, broadcastable to `[B, H, Tq, Tk]`; -inf forbids.
+      drop: dropout of the attention.
 
     Returns:
-      `[B, Tq, H, Dh]`; exact zeros for a row with nothing to attend to, with finite gradients.
+      `[B, Tq, H, Dh]`, and the attention `[B, H, Tq, Tk]` before dropout, whose rows sum to one.
+      Exact zeros in rows with nothing to attend to; gradients are finite there too.
 
-    Source: eq. 1 of the MCR paper.
+    Source: Vaswani et al. 2017.
     """
-    allowed = _allowed(key_mask, bias, key.shape[1])
     if bias is not None:
-        bias = jnp.maximum(bias, jnp.finfo(query.dtype).min)
-    gathered = jax.nn.dot_product_attention(
-        query, _clean(key, key_mask), _clean(value, key_mask), bias=bias, mask=allowed
-    )
-    if allowed is None:
-        return gathered
-    some = jnp.broadcast_to(allowed, (*allowed.shape[:-1], key.shape[1])).any(-1)  # [B, H|1, Tq|1]
-    return jnp.where(jnp.swapaxes(some, 1, 2)[..., None], gathered, 0)
+        scores = scores + jnp.maximum(bias, jnp.finfo(scores.dtype).min)
+    weights = masked_softmax(scores, _allowed(key_mask, bias, value.shape[1]))
+    gathered = jnp.einsum("bhqk,bkhd->bqhd", drop(weights), _clean(value, key_mask))
+    return gathered, weights
 
 
 def causal_bias(targets: int, sources: int) -> jax.Array:
