@@ -142,7 +142,8 @@ def tiny(raw, part="", **changes):
     if "learner" in config.model:
         config.model.learner.update(
             text="features", audio="features", vision="features", width=E, hidden=E,
-            sequence_heads=2, dropout=0.1,
+            sequence_heads=2, dropout=0.1, flip=0.0, shift=0.0, contrast=0.0, brightness=0.0,
+            gain_db=0.0,
         )  # fmt: skip
     config.optim.update(learning_rate=1e-3, warmup_epochs=0.5)
     for name, stage in config.stages.items():
@@ -504,7 +505,7 @@ def lora(tmp_path_factory, raw, clip_folder):
     ]
     write_clips(folder / "words", rows)
     # Of CLIP's size, in a cache that knows them by it.
-    changes = {"model__learner__weights": str(clip_folder)}
+    changes = {"model__learner__weights": str(clip_folder), "model__learner__flip": 0.5}
     for m, name in (("text", "words"), ("vision", "faces")):
         where = folder / "words" if m == "text" else raw / "faces"
         own = {"name": "clips", "dir": str(where), "view": "clips"} | {
