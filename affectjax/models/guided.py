@@ -89,7 +89,7 @@ class Guided(nn.Module):
 
     Attributes:
       classes: C.
-      modalities: in house order.
+      modalities: in the order of MODALITIES.
       encoders: by modality, the arguments of a `Faces` (where there is a "width") or a `Memory`.
       feature: E.
       axis_name: the mapped axis over which a batch is split, None where it is whole.

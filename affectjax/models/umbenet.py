@@ -25,7 +25,11 @@ small = nn.initializers.normal(0.02)
 
 
 class Fusion(nn.Module):
-    """Adaptive fusion: one token a modality, attended to where it is present (eq. 2 and 3)."""
+    """Adaptive fusion: one token a modality, attended to where it is present.
+
+    Equation: UMBEnet (2)
+    Equation: UMBEnet (3)
+    """
 
     modalities: int
     width: int
@@ -44,7 +48,7 @@ class Fusion(nn.Module):
 
 
 class Pool(nn.Module):
-    """The prompt pool (eq. 4 to 9), and the counts of what it was asked for.
+    """The prompt pool, and the counts of what it was asked for.
 
     Variables of the collection `pool`, summed over devices: `total` `[N]`, activations in training
     since the stage began; `epoch` `[M + 1, N]`, those since the epoch began, by the one modality
@@ -104,7 +108,7 @@ class Pool(nn.Module):
 
 
 class SparseFusion(nn.Module):
-    """Sparse feature fusion: the k prompts, a gate a token, become one (eq. 10 to 12)."""
+    """Sparse feature fusion: the k prompts, a gate a token, become one."""
 
     hidden: int
 
@@ -222,7 +226,9 @@ class UMBEnet(nn.Module):
     def __call__(
         self, batch: Mapping[str, Any], *, train: bool
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Returns logits `[B, C]` and what led to them.
+        """Returns logits `[B, C]`, the scaled cosines of clip and classes, and what led to them.
+
+        Equation: UMBEnet (5)
 
         Args:
           batch: by modality `x` and `mask`, and `present`; frames and text may also come as what
@@ -256,7 +262,9 @@ class UMBEnet(nn.Module):
         }
 
     def _classes(self, merged: jax.Array) -> jax.Array:
-        """Returns `[B, C, D]`: the text tower on `[SOS][P'][inherent][class]` (eq. 14).
+        """Returns `[B, C, D]`: the text tower on `[SOS][P'][inherent][class]`.
+
+        Equation: UMBEnet (14)
 
         Here the tower is frozen also where it trains as the encoder of text: trained from both
         sides it soon gives all classes the same feature, and learning stands still.

@@ -46,7 +46,9 @@ def draw(
         the means.
       numbers: of all sources that there could be, in their order, the numbers from 0.
 
-    Source: eq. 6 of the supramodal paper, and its ablation in section 4.4.
+    Equation: Supramodal (6)
+
+    Source: that paper's section 4.4 for the ablation.
     """
     held = [m for m in numbers if m in arrays]
     pools = [jax.tree.map(jnp.asarray, dict(arrays[m])) for m in held]
@@ -111,13 +113,13 @@ def guidance(
         The mean is over these alone.
       weight: `[B]`, 0 on rows that only pad; None: 1 for all.
       axis_name: the mapped axis over which the batch is split, None where it is whole.
-      reduce: of the D squares of an example, "mean" or "sum". Eq. 7 does not say which; a sum
+      reduce: of the D squares of an example, "mean" or "sum". The paper does not say which; a sum
         counts D times as much beside the cross-entropy.
 
     Raises:
       ValueError: another `reduce`.
 
-    Source: eq. 7 of the supramodal paper.
+    Equation: Supramodal (7)
     """
     if reduce not in ("mean", "sum"):
         raise ValueError(f"reduce is {reduce!r}; allowed: mean, sum")

@@ -40,7 +40,7 @@ def triplet(
     Returns:
       The loss, 0 where S is empty, and the number of triples in S of the global batch, float32.
 
-    Source: eq. 3 of the supramodal paper.
+    Equation: Supramodal (3)
     """
     kept = (weight > 0) & (label >= 0)
     here = (unit(jnp.where(kept[:, None], features, 0)), modality, label, kept)
@@ -55,7 +55,7 @@ def triplet(
     cosine = jnp.matmul(near, far.T, precision=lax.Precision.HIGHEST)
     in_positive, in_negative = _active(cosine, positive, negative, margin)
     # Each active triple adds margin - cos(i, j) + cos(i, k): gathered by pair, the cosines are
-    # multiplied with counts, whose gradient is zero, so this line has the gradient of eq. 3 too.
+    # multiplied with counts, whose gradient is zero, so its gradient is theirs too.
     total = jnp.sum((margin - cosine) * in_positive + cosine * in_negative)
     count = jnp.sum(positive.sum(1, dtype=jnp.float32) * negative.sum(1, dtype=jnp.float32))
     each = count
@@ -117,7 +117,7 @@ def orthogonality(
       normalize: divide by the squared number of examples, so that the scale of the loss does not
         depend on it. The paper does not.
 
-    Source: eq. 2 of the supramodal paper.
+    Equation: Supramodal (2)
     """
     kept = (weight > 0)[:, None]
     emotion, other = (jnp.where(kept, x, 0).astype(jnp.float32) for x in (emotion, other))

@@ -23,7 +23,7 @@ def cosine(query: jax.Array, keys: jax.Array) -> jax.Array:
 
     Zero where one of the two is a zero vector, with zero gradient to that vector.
 
-    Source: eq. 8 of the UMBEnet paper.
+    Equation: UMBEnet (8)
     """
     # Full precision: in the products of an accelerator close prompts would change places.
     return jnp.matmul(_unit(query), _unit(keys).T, precision=lax.Precision.HIGHEST)
@@ -54,7 +54,12 @@ def retrieve(
     Raises:
       ValueError: the pool holds fewer than k prompts.
 
-    Source: eq. 4 and 6-9 of the UMBEnet paper, an example at a time.
+    Equation: UMBEnet (4)
+    Equation: UMBEnet (6)
+    Equation: UMBEnet (7)
+    Equation: UMBEnet (9)
+
+    Source: section 3.2 of that paper, but an example at a time.
     """
     if not 1 <= k <= len(keys):
         raise ValueError(f"k = {k} prompts of a pool of {len(keys)}: allowed is 1 to {len(keys)}")
@@ -115,7 +120,8 @@ def sparse_gates(
       w2: `[H, 1]`.
       b2: `[1]`.
 
-    Source: eq. 11-12 of the UMBEnet paper.
+    Equation: UMBEnet (11)
+    Equation: UMBEnet (12)
     """
     return jax.nn.sigmoid(jax.nn.relu(x @ w1 + b1) @ w2 + b2)
 
@@ -123,13 +129,16 @@ def sparse_gates(
 def sparse_fuse(values: jax.Array, gates: jax.Array) -> jax.Array:
     """Returns `[B, L, Dt]`: the prompts `[B, k, L, Dt]` summed over k by gates `[B, k, L, 1]`.
 
-    Source: eq. 10 of the UMBEnet paper.
+    Equation: UMBEnet (10)
     """
     return jnp.sum(values * gates, axis=1)
 
 
 def l1(w: jax.Array) -> jax.Array:
-    """Returns the sum of the absolute values of `w`. Source: eq. 13 of the UMBEnet paper."""
+    """Returns the sum of the absolute values of `w`.
+
+    Equation: UMBEnet (13)
+    """
     # Not jnp.abs, whose slope at zero is 1: a weight that has become zero may stay there.
     return jnp.sum(w * jnp.sign(w))
 

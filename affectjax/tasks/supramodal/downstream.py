@@ -192,7 +192,10 @@ class Downstream:
     def loss(
         self, params: Tree, variables: Tree, batch: Batch, rng: jax.Array
     ) -> tuple[jax.Array, tuple[Tree, Measurements]]:
-        """Returns this device's part of the loss (eq. 8)."""
+        """Returns this device's part of the loss: cross-entropy, and the distance to concepts.
+
+        Equation: Supramodal (8)
+        """
         s, params = self.settings, dict(params)
         bank = params.pop(BANK, None)
         drop, draw, change = jax.random.split(rng, 3)

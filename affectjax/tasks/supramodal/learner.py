@@ -144,7 +144,10 @@ class Learner:
     def joint(
         self, stage: JointStage, params: Tree, variables: Tree, batch: Batch, rng: jax.Array
     ) -> Loss:
-        """Returns this device's part of the joint loss (eq. 4), with merged labels."""
+        """Returns this device's part of the joint loss, with merged labels.
+
+        Equation: Supramodal (4)
+        """
         keys = jax.random.split(rng, len(self.names) + 1)
         views = {
             m: augmentation.apply(self.parts, m, _view(m, batch[m]), key, self.axis_name)
@@ -186,7 +189,10 @@ class Learner:
     def sequential(
         self, stage: SequentialStage, params: Tree, variables: Tree, batch: Batch, rng: jax.Array
     ) -> Loss:
-        """Returns this device's part of the loss of the modality whose turn it is (eq. 5)."""
+        """Returns this device's part of the loss of the modality whose turn it is.
+
+        Equation: Supramodal (5)
+        """
         order = stage.turns(self.names).names
 
         def one(m: str, params: Tree, variables: Tree, own: Batch) -> Loss:

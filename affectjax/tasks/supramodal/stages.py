@@ -53,7 +53,7 @@ class UnpairedStage(StageConfig):
 
 @dataclasses.dataclass(frozen=True)
 class JointStage(UnpairedStage):
-    """`config.stages.joint`: all modalities in every step (eq. 4).
+    """`config.stages.joint`: all modalities in every step.
 
     Attributes:
       contrast: beta1, weight of the triplet loss.
@@ -86,7 +86,7 @@ class JointStage(UnpairedStage):
 
 @dataclasses.dataclass(frozen=True)
 class SequentialStage(UnpairedStage):
-    """`config.stages.sequential`: one modality at a time, with its own labels (eq. 5).
+    """`config.stages.sequential`: one modality at a time, with its own labels.
 
     One optimizer serves all: what is not in turn gets no gradient, but is decayed and moved by its
     momentum. Epochs that are no multiple of a cycle end it before all have had their turn.
@@ -136,7 +136,7 @@ class ConceptsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DownstreamStage(StageConfig):
-    """`config.stages.downstream`: a small recogniser, guided or not (eq. 8).
+    """`config.stages.downstream`: a small recogniser, guided or not.
 
     Attributes:
       learning_rate: in place of that of `config.optim`; 0 for that one.

@@ -158,7 +158,7 @@ class Task:
         batch: Batch,
         rng: jax.Array,
     ) -> tuple[jax.Array, tuple[Tree, Measurements]]:
-        """Returns this device's part of the loss: cross-entropy, pull, and L1 (eq. 5 and 13)."""
+        """Returns this device's part of the loss: cross-entropy, pull, and L1 of the gates."""
         s = self.settings
         drop, show, change = jax.random.split(rng, 3)
         batch = self._augment(self._show(shows, variables, batch, show), change)
