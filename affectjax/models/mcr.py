@@ -254,7 +254,7 @@ class SourceUpdate(nn.Module):
     Attributes:
       width: D.
       update: "memory": the selective memory; "sum": features are added (Table 5, "SUM w/o SMM");
-        "feed_forward": the target is not heard; "low_level": the input features stay.
+        "feed_forward": the target is not used; "low_level": the input features stay.
       time_bias: gates with a bias `[T, D]` (paper) or `[D]`.
     """
 
@@ -300,9 +300,9 @@ class Reinforcement(nn.Module):
         targets, sources, joined = carry
         new, out = dict(targets), {}
         for t in c.reinforced:
-            heard = {s: sources[s] for s in sources_of(t, c.modalities)}
+            others = {s: sources[s] for s in sources_of(t, c.modalities)}
             new[t], maps = self._target(
-                t, targets[t], heard, joined[t], masks, joined_masks, train=train
+                t, targets[t], others, joined[t], masks, joined_masks, train=train
             )
             out |= {f"{t}/{name}": value for name, value in maps.items()}
         memory = functools.partial(SourceUpdate, c.width, c.source_update, c.time_bias)
@@ -312,7 +312,7 @@ class Reinforcement(nn.Module):
         joined = {t: self._join(t, sources, joined_masks[t]) for t in c.reinforced}
         return (new, sources, joined), out
 
-    def _target(self, t, target, heard, joined, masks, joined_masks, *, train):
+    def _target(self, t, target, others, joined, masks, joined_masks, *, train):
         """Returns the new target stream (section 3.3) and what was seen on the way."""
         c = self.config
         rates = (c.attention_dropout, c.relu_dropout, c.residual_dropout, c.axis_name, c.zero_init)
@@ -320,8 +320,8 @@ class Reinforcement(nn.Module):
         fine = mixed = 0.0
         if c.cmu:
             unit = CrossMutualUnit(c.width, c.exchange_kernel, c.mutual, *rates, name=f"cmu_{t}")
-            heard_masks = {s: masks[s] for s in heard}
-            fine, maps = unit(target, masks[t], heard, heard_masks, train=train)
+            other_masks = {s: masks[s] for s in others}
+            fine, maps = unit(target, masks[t], others, other_masks, train=train)
             out |= {f"cmu/{name}": value for name, value in maps.items()}
         if c.scu:
             serial = c.structure == "serial" and c.cmu

@@ -105,7 +105,7 @@ def resample(
 
     Args:
       x: `[B, S]`.
-      mask: `[B, S]` bool, true at valid samples; what stands at the others is not heard.
+      mask: `[B, S]` bool, true at valid samples; what stands at the others does not matter.
       source: rate of `x`, samples a second.
       target: rate of the result.
 
@@ -183,11 +183,11 @@ def repeat_pad(x: jax.Array, mask: jax.Array, length: int) -> jax.Array:
     """
     count = mask.sum(-1, keepdims=True)
     place = jnp.arange(length)
-    heard = jnp.maximum(length // jnp.maximum(count, 1), 1) * count
+    kept = jnp.maximum(length // jnp.maximum(count, 1), 1) * count
     taken = jnp.take_along_axis(
         jnp.where(mask, x, 0), place % jnp.maximum(count, 1), axis=1, mode="clip"
     )
-    return jnp.where(place < heard, taken, 0)
+    return jnp.where(place < kept, taken, 0)
 
 
 # ---- frames -------------------------------------------------------------------------------------
