@@ -1,10 +1,11 @@
-"""The modality names, in the order in which they stand everywhere."""
+"""The modality names, in the order in which they stand everywhere, and the rate of sound."""
 
 from collections.abc import Sequence
 
 from affectjax.errors import InputError
 
 MODALITIES = ("text", "audio", "vision")
+SAMPLE_RATE = 16_000  # samples a second, of all sound in the package
 
 
 def chosen(wanted: Sequence[str], have: Sequence[str], key: str) -> tuple[str, ...]:

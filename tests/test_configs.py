@@ -11,10 +11,10 @@ import pytest
 from conftest import CLASSES, CLIP_SIZE
 
 from affectjax import emotions
-from affectjax.data.batches import inputs
 from affectjax.data.batches.inputs import Features, Frames, Inputs, Text, Waveform
 from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.labels import LabelSpec
+from affectjax.data.media import codec
 from affectjax.data.prepare import planning
 from affectjax.data.raw import sets
 from affectjax.errors import InputError
@@ -90,7 +90,7 @@ def inputs_of(data):
             return Inputs(kinds, spec_of(data))
     kinds = {
         "text": Text(data.tokens),
-        "audio": Waveform(inputs.samples(data.seconds)),
+        "audio": Waveform(codec.samples(data.seconds)),
         "vision": Frames(data.frames, data.image_size),
     }
     words = Tokenizer.load(data.tokenizer) if data.tokenizer else Tokenizer.train(SENTENCES)

@@ -24,9 +24,10 @@ from data import media_files
 
 from affectjax import weights
 from affectjax.data.batches.dataset import DataConfig, Dataset
-from affectjax.data.batches.inputs import Features, decode
-from affectjax.data.batches.inputs import encode as image_file
+from affectjax.data.batches.inputs import Features
 from affectjax.data.batches.tokenizer import Tokenizer
+from affectjax.data.media.codec import decode
+from affectjax.data.media.codec import encode as image_file
 from affectjax.data.prepare import prepared
 from affectjax.data.prepare.clip_planning import Storage
 from affectjax.errors import InputError

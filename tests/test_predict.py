@@ -18,10 +18,11 @@ from data import media_files
 from affectjax import inference
 from affectjax.data.batches import prediction_input
 from affectjax.data.batches.config import DataConfig
-from affectjax.data.batches.inputs import Features, Frames, Inputs, Waveform, encode
+from affectjax.data.batches.inputs import Features, Frames, Inputs, Waveform
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.media import decoding
+from affectjax.data.media.codec import encode
 from affectjax.data.prepare import prepared
 from affectjax.data.prepare.clip_planning import Storage
 from affectjax.errors import InputError

@@ -32,7 +32,7 @@ from conftest import (
 from ml_collections import config_dict
 
 from affectjax import inference, weights
-from affectjax.data.batches import inputs
+from affectjax.data.media import codec
 from affectjax.emotions import SEVEN, THREE
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
@@ -78,7 +78,7 @@ def face(path, c, seed):
     """Writes noise, lighter by class: a batch norm of plain grey would be one of rounding."""
     noise = np.random.default_rng(seed).integers(0, 150, (SIDE, SIDE, 3)) + 50 * c
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(inputs.encode(noise.astype(np.uint8), "png"))
+    path.write_bytes(codec.encode(noise.astype(np.uint8), "png"))
 
 
 def write_clips(folder, rows):

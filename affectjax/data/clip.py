@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-SAMPLE_RATE = 16_000
-
 
 @dataclasses.dataclass(frozen=True)
 class Clip:

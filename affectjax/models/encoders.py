@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from affectjax.data.clip import SAMPLE_RATE
+from affectjax.modalities import SAMPLE_RATE
 from affectjax.models.layers import Block, Dropout, Layers, layer_norm
 from affectjax.ops import masking, mel
 

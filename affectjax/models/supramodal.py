@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from affectjax.data.clip import SAMPLE_RATE
+from affectjax.modalities import SAMPLE_RATE
 from affectjax.models.bert import Bert
 from affectjax.models.clap import AudioTower
 from affectjax.models.clip import ImageTower, TextTower

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from affectjax.data.batches.inputs import encode as image_file
 from affectjax.data.batches.tokenizer import Tokenizer
+from affectjax.data.media.codec import encode as image_file
 from affectjax.data.prepare import prepared
 from affectjax.data.prepare.clip_planning import Storage
 from affectjax.data.raw import sets

@@ -4,7 +4,7 @@ import csv
 
 import media_files
 
-from affectjax.data.batches import inputs
+from affectjax.data.media import codec
 
 HEADER = ("id", "split", "label", "video", "audio", "text")
 ROWS = (
@@ -35,6 +35,6 @@ def raw_files(folder, rows=ROWS):
     (folder / "pictures").mkdir()
     for i in range(3):
         name = folder / "pictures" / f"frame{i}.png"
-        name.write_bytes(inputs.encode(media_files.grey(i), "png"))
-    (folder / "face.png").write_bytes(inputs.encode(media_files.grey(9), "png"))
+        name.write_bytes(codec.encode(media_files.grey(i), "png"))
+    (folder / "face.png").write_bytes(codec.encode(media_files.grey(9), "png"))
     return table(folder, rows)

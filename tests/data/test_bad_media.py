@@ -10,8 +10,8 @@ import pytest
 from clip_layouts import own
 from unpaired_layouts import iemocap, image, meld, rafdb, sound, write
 
-from affectjax.data.batches import inputs
 from affectjax.data.batches.dataset import DataConfig, Dataset
+from affectjax.data.media import codec
 from affectjax.data.prepare import prepared
 from affectjax.data.prepare.clip_planning import Storage
 from affectjax.errors import InputError
@@ -34,7 +34,7 @@ def prepare(name, raw, data, storage=PLAIN, **options):
 def picture(example):
     """Returns the one frame of an example."""
     (encoded,) = example["vision"]
-    return inputs.decode(encoded)
+    return codec.decode(encoded)
 
 
 # ---- images -------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def test_odd_images_work(kind, tmp_path):
 def test_aligned_faces_are_kept_whole(tmp_path):
     path = faces(tmp_path / "raw")[0]
     half = np.concatenate([media_files.grey(5, 50, 100), media_files.grey(9, 50, 100)])
-    path.write_bytes(inputs.encode(half, "png"))
+    path.write_bytes(codec.encode(half, "png"))
     examples, card = prepare("rafdb", tmp_path / "raw", tmp_path / "data")
     frame = picture(examples["train_0"])
     # 100 x 100 in 24 x 24: two halves to the very edge, no border and no crop.

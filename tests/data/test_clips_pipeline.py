@@ -19,6 +19,7 @@ from affectjax.data.batches.inputs import Inputs
 from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
+from affectjax.data.media import codec
 from affectjax.data.prepare import records
 from affectjax.data.raw import sets
 from affectjax.data.synth import views
@@ -207,7 +208,7 @@ def test_inputs_come_back_from_json(dataset):
     clips = usual()["test"]
     own = [
         {"id": c.id, "label": c.label, "transcript": c.text, "vision": c.frames}
-        | {"audio": None if c.waveform is None else inputs_lib.quantize(c.waveform)}
+        | {"audio": None if c.waveform is None else codec.quantize(c.waveform)}
         for c in clips
     ]
     chex.assert_trees_all_equal(back.collate(own), dataset.inputs.collate(rows))

@@ -12,10 +12,9 @@ import pytest
 import tensorflow_datasets as tfds
 from clip_media import ROWS, raw_files, table
 
-from affectjax.data.batches import inputs
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
-from affectjax.data.media import decoding, faces
+from affectjax.data.media import codec, decoding, faces
 from affectjax.data.prepare import clip_doctor, clip_writing, prepared
 from affectjax.data.prepare.builders import clips as builder
 from affectjax.data.prepare.clip_planning import Storage
@@ -56,19 +55,19 @@ def test_every_kind_of_file(stored, raw):
     train = examples(stored, "train")
     whole, mute, pictures = train["mia_1"], train["mia_2"], train["mia_3"]
     assert [len(x["vision"]) for x in (whole, mute, pictures)] == [6, 6, 3]
-    decoded = np.stack([inputs.decode(image) for image in whole["vision"]])
+    decoded = np.stack([codec.decode(image) for image in whole["vision"]])
     assert decoded.shape == (6, 24, 24, 3)
     assert media_files.number(decoded) == [0, 1, 2, 3, 4, 5]
     # Of 48 x 64 in 24 x 24, aspect ratio kept: three rows of black above and below.
     assert not decoded[:, :3].any() and not decoded[:, -3:].any() and decoded[1:, 3:-3].all()
     # A sound of its own wins; a silent video and pictures have none.
     assert abs(len(whole["audio"]) - 8000) < 1100 and whole["audio"].dtype == np.int16
-    np.testing.assert_array_equal(mute["audio"], inputs.quantize(decoding.audio(raw / "tone.wav")))
+    np.testing.assert_array_equal(mute["audio"], codec.quantize(decoding.audio(raw / "tone.wav")))
     assert len(mute["audio"]) == 8000 and len(pictures["audio"]) == 0
     assert [x["transcript"] for x in (whole, mute, pictures)] == ["What a day!", "", "Well."]
     assert [int(x["label"]) for x in (whole, mute, pictures)] == [0, 1, 0]
     valid = examples(stored, "valid")
-    image = inputs.decode(valid["tom_1"]["vision"][0])
+    image = codec.decode(valid["tom_1"]["vision"][0])
     assert len(valid["tom_1"]["vision"]) == 1 and media_files.number(image) == 9
     assert valid["tom_2"]["vision"] == [] and len(valid["tom_2"]["audio"]) == 8000
     words = examples(stored, "test")["tom_3"]
@@ -124,7 +123,7 @@ def test_it_is_a_tfds_data_set(stored):
 def test_frames_are_kept_evenly(raw, tmp_path, keep, numbers):
     storage = Storage(image_size=8, detector="none", keep_frames=keep)
     found = examples(prepare(raw, tmp_path, storage=storage), "train")["mia_2"]["vision"]
-    decoded = np.stack([inputs.decode(image) for image in found])
+    decoded = np.stack([codec.decode(image) for image in found])
     assert media_files.number(decoded) == numbers and found[0][:2] == b"\xff\xd8"
 
 
@@ -167,7 +166,7 @@ def test_a_set_made_by_code_comes_back_exactly(tmp_path, monkeypatch):
     folder = prepare(None, tmp_path, "made", Storage(), seed=3)
     found = examples(folder, "train")
     for i, frames in enumerate(NOISE):
-        back = np.stack([inputs.decode(image) for image in found[f"a_{i}"]["vision"]])
+        back = np.stack([codec.decode(image) for image in found[f"a_{i}"]["vision"]])
         np.testing.assert_array_equal(back, frames)
         np.testing.assert_allclose(found[f"a_{i}"]["audio"] / 32767, sound, atol=0.51 / 32767)
     assert prepared.open_prepared(folder).inputs["vision"]["size"] == 10
@@ -233,7 +232,7 @@ def test_order_survives_shards_and_threads(tmp_path, monkeypatch):
     assert list(found) == [f"a_{i}" for i in range(40)]
     assert [len(e["vision"]) for e in found.values()] == [1 + i % 3 for i in range(40)]
     for i, example in enumerate(found.values()):
-        assert inputs.decode(example["vision"][0])[12, 12].tolist() == [i] * 3
+        assert codec.decode(example["vision"][0])[12, 12].tolist() == [i] * 3
 
 
 def test_no_more_than_a_few_clips_are_ahead(tmp_path, monkeypatch):
@@ -348,11 +347,11 @@ def test_the_cache_follows_files_and_options(tmp_path):
     first = cached()
     assert cached() == first and first.is_relative_to(cache)
     assert cached(Storage(image_size=23, detector="none")) != first
-    (raw / "pictures" / "frame1.png").write_bytes(inputs.encode(media_files.grey(7), "png"))
+    (raw / "pictures" / "frame1.png").write_bytes(codec.encode(media_files.grey(7), "png"))
     second = cached()
     assert second != first
     image = examples(second, "train")["mia_3"]["vision"][1]
-    assert media_files.number(inputs.decode(image)) == 7
+    assert media_files.number(codec.decode(image)) == 7
     table(raw, [("mia_3", "train", "sad", "pictures", "", "Well."), *ROWS[3:4], *ROWS[5:]])
     assert cached() not in (first, second)
 

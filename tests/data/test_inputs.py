@@ -10,6 +10,7 @@ import pytest
 from affectjax.data.batches import inputs
 from affectjax.data.batches.inputs import Features, Frames, Inputs, Text, Waveform
 from affectjax.data.labels import LabelSpec
+from affectjax.data.media import codec
 from affectjax.errors import InputError
 
 SPEC = LabelSpec("class", ("calm", "glad", "sad"))
@@ -139,10 +140,10 @@ def test_features_are_standardised_where_they_are_valid():
 
 
 def test_only_the_chosen_frames_are_decoded(monkeypatch):
-    images = [inputs.encode(x, "png") for x in pictures(8)]
+    images = [codec.encode(x, "png") for x in pictures(8)]
     decoded = []
-    decode = inputs.decode
-    monkeypatch.setattr(inputs, "decode", lambda x: decoded.append(x) or decode(x))
+    decode = codec.decode
+    monkeypatch.setattr(codec, "decode", lambda x: decoded.append(x) or decode(x))
     batch = CLIPS.collate([record(vision=images)])
     # Stretches of 8/3: their middles 1.33, 4 and 6.67.
     assert decoded == [images[1], images[4], images[6]]
@@ -151,14 +152,14 @@ def test_only_the_chosen_frames_are_decoded(monkeypatch):
 
 def test_encoding_is_exact_as_png_and_near_as_jpeg():
     smooth = np.linspace(0, 255, 32 * 24 * 3).reshape(32, 24, 3).astype(np.uint8)
-    png, jpeg = (inputs.encode(smooth, kind) for kind in ("png", "jpeg"))
-    np.testing.assert_array_equal(inputs.decode(png), smooth)
-    assert np.abs(inputs.decode(jpeg).astype(int) - smooth).mean() < 3
+    png, jpeg = (codec.encode(smooth, kind) for kind in ("png", "jpeg"))
+    np.testing.assert_array_equal(codec.decode(png), smooth)
+    assert np.abs(codec.decode(jpeg).astype(int) - smooth).mean() < 3
     assert (png[1:4], jpeg[:2]) == (b"PNG", b"\xff\xd8")
     red = np.zeros((8, 8, 3), np.uint8)
     red[..., 0] = 255
     # OpenCV's own order is blue, green, red.
-    assert cv2.imdecode(np.frombuffer(inputs.encode(red, "png"), np.uint8), 1)[0, 0].tolist() == [
+    assert cv2.imdecode(np.frombuffer(codec.encode(red, "png"), np.uint8), 1)[0, 0].tolist() == [
         0,
         0,
         255,
@@ -173,13 +174,13 @@ def test_a_wrong_frame_names_its_example(vision):
 
 @pytest.mark.parametrize(("have", "count"), [(1, 4), (4, 4), (5, 4), (7, 4), (64, 16), (17, 16)])
 def test_each_frame_is_from_a_stretch_of_its_own(have, count):
-    middle = inputs.choose(have, count)
+    middle = codec.choose(have, count)
     if have <= count:
         assert middle.tolist() == list(range(have))
         return
     assert middle.tolist() == [int((2 * i + 1) * have / (2 * count)) for i in range(count)]
-    low = inputs.choose(have, count, np.zeros(count))
-    high = inputs.choose(have, count, np.full(count, 1 - 1e-9))
+    low = codec.choose(have, count, np.zeros(count))
+    high = codec.choose(have, count, np.full(count, 1 - 1e-9))
     for i in range(count):
         assert low[i] == i * have // count
         assert high[i] == -(-(i + 1) * have // count) - 1
@@ -209,10 +210,10 @@ def test_random_frames_follow_their_draws():
 
 def test_sound_comes_back_within_half_a_step():
     sound = np.sin(np.arange(4000) / 7).astype(np.float32)
-    back = Waveform(4000).read(inputs.quantize(sound), None)
+    back = Waveform(4000).read(codec.quantize(sound), None)
     assert np.abs(back - sound).max() <= 0.5001 / 32767 and np.abs(back).max() <= 1
-    assert inputs.quantize(np.array([2.0, -2.0, 1.0])).tolist() == [32767, -32767, 32767]
-    assert inputs.samples(5.0) == 80000 and inputs.samples(1e-9) == 1
+    assert codec.quantize(np.array([2.0, -2.0, 1.0])).tolist() == [32767, -32767, 32767]
+    assert codec.samples(5.0) == 80000 and codec.samples(1e-9) == 1
 
 
 # ---- to a file and back -------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from feature_layouts import REALDATA
 from unpaired_layouts import affectnet_arrays, affectnet_tables, iemocap, meld, rafdb, write
 
 from affectjax import emotions
-from affectjax.data.batches import inputs
+from affectjax.data.media import codec
 from affectjax.data.prepare import clip_planning, planning, prepared
 from affectjax.data.prepare.clip_planning import Storage
 from affectjax.data.raw import sets
@@ -260,7 +260,7 @@ def test_imagen_and_files_that_are_no_images(tmp_path):
 def test_that_all_is_test_is_a_fact_and_no_problem(name, tmp_path):
     for folder in ("happy", "neutral"):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "1.png").write_bytes(inputs.encode(media_files.grey(0), "png"))
+        (tmp_path / folder / "1.png").write_bytes(codec.encode(media_files.grey(0), "png"))
     found = prepared.diagnose(name, tmp_path, aligned=False, view="clips")
     assert found.splits["test"].count == 2 and found.problems == ()
     assert found.warnings[0] == "every example is for the test of what another set trained"

@@ -9,13 +9,13 @@ import media_files
 import numpy as np
 from clip_layouts import touch
 
-from affectjax.data.batches import inputs
+from affectjax.data.media import codec
 
 
 def image(path, level=3, size=(100, 100), kind="png"):
     """Writes an image of one grey; `media_files.number` finds the level again."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(inputs.encode(media_files.grey(level, *size), kind))
+    path.write_bytes(codec.encode(media_files.grey(level, *size), kind))
     return path
 
 

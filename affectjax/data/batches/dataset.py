@@ -20,6 +20,7 @@ from affectjax.data.batches.splits import Part, Parts, share
 from affectjax.data.batches.streams import Batches, BatchSource, order, rows_of
 from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.labels import LabelSpec
+from affectjax.data.media import codec
 from affectjax.data.prepare import prepared
 from affectjax.data.raw import sets
 from affectjax.errors import InputError
@@ -265,7 +266,7 @@ class Dataset:
             return Features(said["length"], said["width"], **made_by)
         if said["kind"] == "frames":
             return Frames(min(self.config.frames, said["longest"]), said["size"])
-        return Waveform(min(inputs_lib.samples(self.config.seconds), said["longest"]))
+        return Waveform(min(codec.samples(self.config.seconds), said["longest"]))
 
     def _check_encoded(self, said: Mapping[str, Any]) -> None:
         """Raises an InputError where the config wants other frames than those that were encoded."""

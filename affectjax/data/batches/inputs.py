@@ -16,18 +16,15 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import cv2
 import numpy as np
 
-from affectjax.data.clip import SAMPLE_RATE
 from affectjax.data.labels import LabelSpec
+from affectjax.data.media import codec
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 
 Arrays = dict[str, Any]
 Record = Mapping[str, Any]
-# Full scale of int16, so that what is stored of [-1, 1] comes back in [-1, 1].
-FULL_SCALE = 32767
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,10 +81,10 @@ class Frames:
 
         Args:
           value: all frames; only those that are chosen are decoded.
-          draw: see `choose`.
+          draw: see `codec.choose`.
         """
-        chosen = [value[int(i)] for i in choose(len(value), self.count, draw)]
-        images = [decode(x) if isinstance(x, bytes) else np.asarray(x) for x in chosen]
+        chosen = [value[int(i)] for i in codec.choose(len(value), self.count, draw)]
+        images = [codec.decode(x) if isinstance(x, bytes) else np.asarray(x) for x in chosen]
         for image in images:
             if image.shape != self.shape[1:]:
                 raise InputError(
@@ -118,7 +115,7 @@ class Waveform:
         del draw
         sound = np.asarray(value)[: self.samples]
         if sound.dtype == np.int16:
-            return sound.astype(np.float32) / np.float32(FULL_SCALE)
+            return sound.astype(np.float32) / np.float32(codec.FULL_SCALE)
         return sound.astype(np.float32)
 
 
@@ -286,25 +283,8 @@ class Inputs:
         return cls(kinds, spec, tokenizer=tokenizer, statistics=statistics)
 
 
-def choose(have: int, count: int, draw: np.ndarray | None = None) -> np.ndarray:
-    """Returns which frames of a clip to take: one from each of `count` equal stretches.
-
-    Args:
-      have: frames of the clip; when there are no more than `count`, all are taken.
-      count: T, how many are wanted.
-      draw: `[T]` in [0, 1), the place within each stretch; None for the middle.
-
-    Returns:
-      Their numbers, ascending, at most T.
-    """
-    if have <= count:
-        return np.arange(have)
-    place = np.arange(count) + (0.5 if draw is None else draw)
-    return np.minimum((place * (have / count)).astype(np.int64), have - 1)
-
-
 def draws(seed: int, epoch: int, example: int, count: int) -> np.ndarray:
-    """Returns `[T]` in [0, 1) for `choose`: the same for a seed, epoch and example, always.
+    """Returns `[T]` in [0, 1) for `codec.choose`: the same for a seed, epoch and example, always.
 
     Args:
       seed: from 0 to 2**31 - 1.
@@ -314,43 +294,6 @@ def draws(seed: int, epoch: int, example: int, count: int) -> np.ndarray:
     """
     philox = np.random.Philox(key=example << 64 | seed << 32 | epoch)
     return np.random.Generator(philox).random(count)
-
-
-def encode(image: np.ndarray, encoding: str, quality: int = 95) -> bytes:
-    """Returns an image as a PNG or JPEG file.
-
-    Args:
-      image: `[H, W, 3]` uint8 RGB.
-      encoding: "png", which is exact, or "jpeg".
-      quality: of JPEG, from 0 to 100.
-    """
-    flags = [cv2.IMWRITE_JPEG_QUALITY, quality] if encoding == "jpeg" else []
-    done, data = cv2.imencode(f".{encoding}", image[..., ::-1], flags)
-    if not done:
-        raise ValueError(f"cannot encode an image of {image.shape} as {encoding}")
-    return data.tobytes()
-
-
-def decode(image: bytes) -> np.ndarray:
-    """Returns `[H, W, 3]` uint8 RGB of an encoded image.
-
-    Raises:
-      InputError: when it is damaged.
-    """
-    pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise InputError("a frame is no readable image")
-    return pixels[..., ::-1]
-
-
-def quantize(sound: np.ndarray) -> np.ndarray:
-    """Returns int16 `[s]` of a sound in [-1, 1]; what is louder is clipped."""
-    return np.round(np.clip(sound, -1, 1) * FULL_SCALE).astype(np.int16)
-
-
-def samples(seconds: float) -> int:
-    """Returns how many samples of a waveform last so long."""
-    return max(1, round(seconds * SAMPLE_RATE))
 
 
 def _fill(arrays: Arrays, row: int, value: np.ndarray) -> None:

@@ -19,13 +19,14 @@ from absl import logging
 
 from affectjax.data.batches.config import DataConfig
 from affectjax.data.batches.inputs import Features, Frames, Inputs, Record
-from affectjax.data.clip import SAMPLE_RATE, Clip
+from affectjax.data.clip import Clip
 from affectjax.data.media import containers, decoding, faces
 from affectjax.data.prepare import clip_writing, planning, writing
 from affectjax.data.prepare.clip_planning import Storage
 from affectjax.data.raw import file_lists, sets
 from affectjax.data.raw.sets import clips as own_clips
 from affectjax.errors import InputError
+from affectjax.modalities import SAMPLE_RATE
 
 Failed = list[tuple[str, str]]
 SENTENCE = "text"  # the id of a sentence that comes with no file

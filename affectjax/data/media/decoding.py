@@ -20,9 +20,9 @@ import av
 import cv2
 import numpy as np
 
-from affectjax.data.clip import SAMPLE_RATE
 from affectjax.data.media import containers
 from affectjax.errors import InputError
+from affectjax.modalities import SAMPLE_RATE
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 _KINDS = "jpg, png, bmp, webp, tif, gif"

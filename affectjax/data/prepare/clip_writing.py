@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from affectjax.data.batches import inputs
-from affectjax.data.clip import SAMPLE_RATE, Clip
+from affectjax.data.clip import Clip
 from affectjax.data.labels import parse
-from affectjax.data.media import decoding, faces
+from affectjax.data.media import codec, decoding, faces
 from affectjax.data.prepare import writing
 from affectjax.data.prepare.builders import clips as builder
 from affectjax.data.prepare.clip_planning import ClipPlan, Storage
@@ -30,7 +29,7 @@ from affectjax.data.prepare.planning import CLIPS
 from affectjax.data.prepare.records import packed, stored
 from affectjax.data.raw import readers
 from affectjax.errors import InputError
-from affectjax.modalities import MODALITIES
+from affectjax.modalities import MODALITIES, SAMPLE_RATE
 
 _MINUTE = 60
 KINDS = {"text": "text", "audio": "waveform", "vision": "frames"}
@@ -65,13 +64,13 @@ def decode(clip: Clip, storage: Storage, detector: Any, made: bool) -> Decoded:
     """
     frames, found = np.zeros((0, 1, 1, 3), np.uint8), None
     if clip.frames is not None:
-        frames = clip.frames[inputs.choose(len(clip.frames), storage.keep_frames)]
+        frames = clip.frames[codec.choose(len(clip.frames), storage.keep_frames)]
     elif clip.video is not None:
         frames = decoding.frames(clip.video, storage.keep_frames)
     if len(frames) and not made:
         frames, crop = faces.crop(frames, detector, storage.image_size)
         found = None if detector is None else crop.faces
-    images = tuple(inputs.encode(frame, storage.image_encoding) for frame in frames)
+    images = tuple(codec.encode(frame, storage.image_encoding) for frame in frames)
     return Decoded(images, _sound(clip), found)
 
 
@@ -171,7 +170,7 @@ class _Tally:
         self.longest["text"] = max(self.longest["text"], len(text))
         self.faceless += found.faces == 0
         if found.frames and not self.size:
-            self.size = len(inputs.decode(found.frames[0]))
+            self.size = len(codec.decode(found.frames[0]))
         for fold, part in clip.folds.items():
             self.folds.setdefault(fold, {}).setdefault(part, []).append(clip.id)
         example = {
@@ -289,4 +288,4 @@ def _sound(clip: Clip) -> np.ndarray:
     sound, file = clip.waveform, sound_file(clip)
     if sound is None and file is not None:
         sound = decoding.audio(file)
-    return inputs.quantize(np.zeros(0) if sound is None else sound)
+    return codec.quantize(np.zeros(0) if sound is None else sound)
