@@ -30,7 +30,8 @@ from affectjax.data.prepare.builders import clips as builder
 from affectjax.data.prepare.planning import CLIPS, Plan
 from affectjax.data.prepare.prepared import Prepared
 from affectjax.data.prepare.records import Source, packed, stored
-from affectjax.data.raw import readers, sets
+from affectjax.data.raw import sets
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 from affectjax.models.bert import Bert
 from affectjax.models.clip import ImageTower, TextTower
@@ -127,9 +128,9 @@ class EncodedPlan(Plan):
         name = "-".join(("encoded", *sorted(towers)))
         return Path(self.options["name"], name, planning.VERSION)
 
-    def read(self) -> tuple[dict[str, Source], readers.Ledger]:
+    def read(self) -> tuple[dict[str, Source], SkippedRecords]:
         """Returns the clips by split; all of them can be used."""
-        return {s: self.opened.source(s) for s in self.opened.splits}, readers.Ledger(strict=True)
+        return {s: self.opened.source(s) for s in self.opened.splits}, SkippedRecords(strict=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,11 +275,11 @@ def _write(
     towers: _Towers,
     plan: EncodedPlan,
     sources: dict[str, Source],
-    ledger: readers.Ledger,
+    skipped: SkippedRecords,
     place: Path,
 ) -> Path:
     """Returns the finished folder, written in a place of its own; see `writing.Write`."""
-    del ledger
+    del skipped
     opened = plan.opened
     kinds = {m: said["kind"] for m, said in plan.inputs.items()}
     features = {m: said for m, said in plan.inputs.items() if said["kind"] == "features"}

@@ -19,7 +19,7 @@ from clip_layouts import (
 from feature_layouts import REALDATA
 
 from affectjax.data.raw import sets
-from affectjax.data.raw.readers import Ledger
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
 
@@ -27,9 +27,9 @@ from affectjax.errors import InputError
 def test_a_folder_of_something_else(name, tmp_path):
     touch(tmp_path / "readme.txt")
     with pytest.raises(InputError, match=f"nothing of {name} here; looked for "):
-        sets.get(name).clips(tmp_path, Ledger())
+        sets.get(name).clips(tmp_path, SkippedRecords())
     with pytest.raises(InputError, match="none: no such file or folder"):
-        sets.get(name).clips(tmp_path / "none", Ledger())
+        sets.get(name).clips(tmp_path / "none", SkippedRecords())
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_ravdess(tmp_path):
         tmp_path / "Actor_22" / "02-01-03-01-01-01-22.mp4",  # without sound, on its own
         tmp_path / "Actor_24" / "03-01-07-01-01-01-24.wav",
     )
-    ledger = Ledger()
-    found = {clip.id: clip for clip in sets.get("ravdess").clips(tmp_path, ledger)}
+    skipped = SkippedRecords()
+    found = {clip.id: clip for clip in sets.get("ravdess").clips(tmp_path, skipped)}
     assert {name: (c.split, c.label) for name, c in found.items()} == {
         "03-01-01-01-01-01-01": ("train", "neutral"),
         "03-01-08-02-02-02-01": ("train", "surprised"),
@@ -85,7 +85,7 @@ def test_ravdess(tmp_path):
     assert sound.video is None and sound.text == "Dogs are sitting by the door"
     assert film.video == tmp_path / "Actor_21" / "01-01-05-01-01-01-21.mp4"
     assert film.audio is None and film.text == "Kids are talking by the door"
-    assert ledger.skipped == {}
+    assert skipped.reasons == {}
     assert sets.get("ravdess").LABELS.classes.index("fearful") == 5
 
 
@@ -176,8 +176,8 @@ def test_fer2013(write, tmp_path):
     image = faces()
     usage = ["Training", "Training", "PublicTest", "PrivateTest"]
     write(tmp_path, image, [0, 6, 3, 1], usage)
-    ledger = Ledger()
-    found = sets.get("fer2013").clips(tmp_path, ledger)
+    skipped = SkippedRecords()
+    found = sets.get("fer2013").clips(tmp_path, skipped)
     assert [(c.id, c.label, c.split) for c in found] == [
         ("00000", "angry", "train"),
         ("00001", "neutral", "train"),
@@ -266,7 +266,7 @@ def test_dfew_lists(lists, tmp_path):
     dfew(tmp_path, lists=lists)
     for number in range(1, 11):
         frames(tmp_path / "data" / f"{number:05d}")
-    found = {c.id: c for c in sets.get("dfew").clips(tmp_path, Ledger())}
+    found = {c.id: c for c in sets.get("dfew").clips(tmp_path, SkippedRecords())}
     assert list(found) == [f"{n:05d}" for n in range(1, 11)]
     check_folds(found, range(1, 11))
     assert [c.label for c in found.values()] == [*DFEW, *DFEW[:3]]
@@ -334,7 +334,7 @@ def test_dfew_clips_that_are_skipped(tmp_path):
         ("all", "five"): "video_name 'five' is no number",
     }
     with pytest.raises(InputError, match=r"set_1\.csv: all: example 00001"):
-        sets.get("dfew").clips(tmp_path, Ledger(strict=True))
+        sets.get("dfew").clips(tmp_path, SkippedRecords(strict=True))
 
 
 def test_dfew_without_a_list(tmp_path):
@@ -375,8 +375,8 @@ def test_ferv39k(nested, tmp_path):
         frames(faces_folder / name)
     frames(faces_folder / "War/Disgust/0003")
     touch(filmed / "Action/Fear/0000.mp4")
-    ledger = Ledger()
-    found = {clip.id: clip for clip in sets.get("ferv39k").clips(tmp_path, ledger)}
+    skipped = SkippedRecords()
+    found = {clip.id: clip for clip in sets.get("ferv39k").clips(tmp_path, skipped)}
     assert {name: (c.split, c.label) for name, c in found.items()} == {
         "Action/Happy/0015": ("train", "happy"),
         "Action/Fear/0000": ("train", "fear"),
@@ -386,7 +386,7 @@ def test_ferv39k(nested, tmp_path):
     assert found["Action/Fear/0000"].video == faces_folder / "Action/Fear/0000"
     assert found["Action/Fear/0000"].audio == filmed / "Action/Fear/0000.mp4"
     assert found["Action/Happy/0015"].audio is None
-    assert ledger.skipped == {} and all(c.folds == {} for c in found.values())
+    assert skipped.reasons == {} and all(c.folds == {} for c in found.values())
     assert sets.get("ferv39k").LABELS.classes == DFEW
 
 
@@ -427,7 +427,7 @@ def test_ferv39k_lines_that_are_skipped(tmp_path):
 def test_mafw(above, folder, tmp_path):
     mafw(tmp_path / above)
     touch(*(tmp_path / folder / f"{n:05d}.mp4" for n in range(1, 11)))
-    found = {c.id: c for c in sets.get("mafw").clips(tmp_path, Ledger())}
+    found = {c.id: c for c in sets.get("mafw").clips(tmp_path, SkippedRecords())}
     assert list(found) == [f"{n:05d}" for n in range(1, 11)]
     check_folds(found, range(1, 11))
     assert [c.label for c in found.values()] == [*MAFW, *MAFW[:2]]
@@ -498,7 +498,7 @@ def test_mafw_without_lists_or_clips(tmp_path):
 
 @pytest.mark.skipif(not REALDATA.is_dir(), reason="shared/realdata is not here: ravdess_speech")
 def test_real_ravdess_speech():
-    found = sets.get("ravdess").clips(REALDATA / "ravdess_speech", Ledger())
+    found = sets.get("ravdess").clips(REALDATA / "ravdess_speech", SkippedRecords())
     splits = [clip.split for clip in found]
     assert {s: splits.count(s) for s in set(splits)} == {"train": 20 * 60, "valid": 2 * 60}
     # Each actor says both sentences twice in each emotion and strength; neutral has one strength.
@@ -512,7 +512,7 @@ def test_real_ravdess_speech():
 
 @pytest.mark.skipif(not REALDATA.is_dir(), reason="shared/realdata is not here: fer2013")
 def test_real_fer2013():
-    found = sets.get("fer2013").clips(REALDATA / "fer2013", Ledger())
+    found = sets.get("fer2013").clips(REALDATA / "fer2013", SkippedRecords())
     splits = [clip.split for clip in found]
     assert {s: splits.count(s) for s in set(splits)} == {"train": 28709, "valid": 3589}
     assert sum(clip.label == "disgust" for clip in found) == 492

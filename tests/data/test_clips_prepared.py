@@ -144,7 +144,7 @@ def made(monkeypatch, clips, spec=TWO, **attributes):
         GROUP = r"^(.+?)_"
 
         @staticmethod
-        def clips(raw, ledger):
+        def clips(raw, skipped):
             return clips
 
     for name, value in attributes.items():

@@ -5,7 +5,7 @@ from clip_layouts import frames, listed, own, touch
 
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import sets
-from affectjax.data.raw.readers import Ledger
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
 GOOD = ("good", "train", "happy", "a.mp4", "", "")
@@ -21,7 +21,7 @@ def test_own_clips(tmp_path):
     ]
     path = own(tmp_path, rows)
     path.write_text(path.read_text(encoding="utf-8") + "\n,,,,,\n", encoding="utf-8-sig")
-    found = sets.get("clips").clips(tmp_path, Ledger())
+    found = sets.get("clips").clips(tmp_path, SkippedRecords())
     assert [(c.id, c.split, c.label) for c in found] == [
         ("x_1", "train", "sad"),
         ("x_2", "train", "happy"),
@@ -167,7 +167,7 @@ def test_own_rows_that_are_skipped(row, reason, tmp_path):
     found, skipped = listed("clips", raw)
     assert set(found) == {"good"} and set(skipped) == {("train", "bad")}
     with pytest.raises(InputError, match=f"(?s)clips.csv: line 3: train: example bad: .*{reason}"):
-        sets.get("clips").clips(raw, Ledger(strict=True))
+        sets.get("clips").clips(raw, SkippedRecords(strict=True))
 
 
 def test_own_links_within_the_folder_are_no_way_out(tmp_path):
@@ -201,7 +201,7 @@ def test_own_files_outside_where_that_is_allowed(tmp_path):
 def test_own_ids_stand_once_in_a_split(tmp_path):
     again = ("good", "train", "sad", "f", "", "")
     own(tmp_path, [GOOD, again, ("good", "valid", "sad", "f", "", "")])
-    ledger = Ledger(strict=False)
-    found = sets.get("clips").clips(tmp_path, ledger)
+    skipped = SkippedRecords(strict=False)
+    found = sets.get("clips").clips(tmp_path, skipped)
     assert [(c.split, c.label) for c in found] == [("train", "happy"), ("valid", "sad")]
-    assert ledger.skipped == {("train", "good"): "stands twice in the split; the first is kept"}
+    assert skipped.reasons == {("train", "good"): "stands twice in the split; the first is kept"}

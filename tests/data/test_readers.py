@@ -18,6 +18,7 @@ from feature_layouts import (
 
 from affectjax.data.labels import LabelSpec, infer
 from affectjax.data.raw import readers, sets
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
 SCORE = LabelSpec("score", low=-3.0, high=3.0)
@@ -155,8 +156,8 @@ def test_mmsa_says_what_is_wrong_and_where(tmp_path, changes, words):
         read(mmsa(tmp_path / "unaligned.pkl", **changes))
 
 
-def test_wrong_records_go_to_the_ledger(tmp_path):
-    ledger = readers.Ledger(strict=False)
+def test_wrong_records_are_skipped(tmp_path):
+    skipped = SkippedRecords(strict=False)
     path = mmsa(
         tmp_path / "a.pkl",
         regression_labels=np.array(["1.0", "??", "-4"], object),
@@ -165,11 +166,11 @@ def test_wrong_records_go_to_the_ledger(tmp_path):
         vision=None,
         audio_lengths=[0, 1, 2],
     )
-    found = read(path, ledger=ledger).splits["train"]
+    found = read(path, skipped=skipped).splits["train"]
     assert len(found) == 3
-    assert set(ledger.skipped) == {("train", f"a{i}$_${i}") for i in range(3)}
-    assert "'??'" in ledger.skipped["train", "a1$_$1"]
-    assert "no step in any modality" in ledger.skipped["train", "a0$_$0"]
+    assert set(skipped.reasons) == {("train", f"a{i}$_${i}") for i in range(3)}
+    assert "'??'" in skipped.reasons["train", "a1$_$1"]
+    assert "no step in any modality" in skipped.reasons["train", "a0$_$0"]
 
 
 # CMU computational sequences
@@ -199,10 +200,10 @@ def test_csd_aligned_averages_over_words(tmp_path):
 
 
 def test_csd_cuts_what_is_too_long_and_counts_it(tmp_path):
-    ledger = readers.Ledger()
-    found = read(csd(tmp_path / "sdk"), max_length={"audio": 3}, ledger=ledger).splits["train"]
+    skipped = SkippedRecords()
+    found = read(csd(tmp_path / "sdk"), max_length={"audio": 3}, skipped=skipped).splits["train"]
     assert found.modalities["audio"].x[:, :, 0].tolist() == [[1, 3, 5], [9, 11, 0]]
-    assert ledger.cut == {"audio": 1}
+    assert skipped.cut == {"audio": 1}
 
 
 def test_csd_roles_from_a_file_or_refused(tmp_path):
@@ -222,9 +223,9 @@ def test_csd_roles_from_a_file_or_refused(tmp_path):
 
 def test_csd_wrong_videos_and_files(tmp_path):
     folder = csd(tmp_path / "sdk", folds={"train": ["v1", "gone"], "valid": []})
-    ledger = readers.Ledger(strict=False)
-    assert len(read(folder, ledger=ledger).splits["train"]) == 2
-    assert ledger.skipped == {
+    skipped = SkippedRecords(strict=False)
+    assert len(read(folder, skipped=skipped).splits["train"]) == 2
+    assert skipped.reasons == {
         ("no fold", "v2"): "stands in no list of folds.json",
         ("train", "gone"): "has no label",
     }

@@ -14,7 +14,7 @@ from affectjax.data.media import codec
 from affectjax.data.prepare import clip_planning, planning, prepared
 from affectjax.data.prepare.clip_planning import Storage
 from affectjax.data.raw import sets
-from affectjax.data.raw.readers import Ledger
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
 NAMES = (
@@ -38,9 +38,9 @@ def said(found):
 def test_a_folder_of_something_else(name, tmp_path):
     touch(tmp_path / "readme.txt")
     with pytest.raises(InputError, match=f"nothing of {name} here; looked for "):
-        sets.get(name).clips(tmp_path, Ledger())
+        sets.get(name).clips(tmp_path, SkippedRecords())
     with pytest.raises(InputError, match="none: no such file or folder"):
-        sets.get(name).clips(tmp_path / "none", Ledger())
+        sets.get(name).clips(tmp_path / "none", SkippedRecords())
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_rafdb_lines_that_are_skipped(tmp_path):
         ("train", "x"): "is not train_ or test_, .jpg and a label",
     }
     with pytest.raises(InputError, match=r"label\.txt: line 2: train: example train_2: label '8'"):
-        sets.get("rafdb").clips(tmp_path, Ledger(strict=True))
+        sets.get("rafdb").clips(tmp_path, SkippedRecords(strict=True))
 
 
 def test_rafdb_without_images_or_with_a_broken_list(tmp_path):
@@ -162,13 +162,13 @@ def test_affectnet_rows_that_are_skipped(tmp_path):
     train = [("1/a.jpg", 1), ("1/b.jpg", 11), ("1/c.jpg", ""), ("1/a.jpg", 2), ("1/gone.jpg", 3)]
     affectnet_tables(tmp_path, train, [("1/a.jpg", 6)])
     touch(tmp_path / "Manually_Annotated_Images" / "1" / "a.jpg")
-    clips = sets.get("affectnet").clips(tmp_path, ledger := Ledger(strict=False))
+    clips = sets.get("affectnet").clips(tmp_path, skipped := SkippedRecords(strict=False))
     assert [(c.split, c.id, c.label) for c in clips] == [
         ("train", "1/a.jpg", "happy"),
         ("test", "1/a.jpg", "anger"),
     ]
-    assert ledger.skipped.pop(("train", "1/gone.jpg")).endswith("1/gone.jpg is not there")
-    assert ledger.skipped == {
+    assert skipped.reasons.pop(("train", "1/gone.jpg")).endswith("1/gone.jpg is not there")
+    assert skipped.reasons == {
         ("train", "1/b.jpg"): "expression '11' is none of 0 to 10",
         ("train", "1/c.jpg"): "expression '' is none of 0 to 10",
         ("train", "1/a.jpg"): "is listed twice; the first is kept",
@@ -211,14 +211,14 @@ def test_affectnet_annotations(dtype, tmp_path):
 def test_affectnet_folders(splits, become, happy, anger, tmp_path):
     for split in splits:
         touch(tmp_path / split / happy / "a.jpg", tmp_path / split / anger / "b.png")
-    clips = sets.get("affectnet").clips(tmp_path, ledger := Ledger(strict=False))
+    clips = sets.get("affectnet").clips(tmp_path, skipped := SkippedRecords(strict=False))
     wanted = {
         (s, f"{folder}/{file}", word)
         for s in become
         for folder, file, word in ((happy, "a.jpg", "happy"), (anger, "b.png", "anger"))
     }
     assert {(c.split, c.id, c.label) for c in clips} == wanted and len(clips) == len(wanted)
-    assert ledger.skipped == {}
+    assert skipped.reasons == {}
 
 
 def test_seven_emotions_of_affectnet_leave_contempt_out():
@@ -280,7 +280,7 @@ def meld_rows():
 def test_meld_text_alone(tmp_path):
     meld(tmp_path / "train_sent_emo.csv", meld_rows())
     meld(tmp_path / "dev_sent_emo.csv", [(0, 0, "anger", "What?")])
-    clips = sets.get("meld").clips(tmp_path, Ledger())
+    clips = sets.get("meld").clips(tmp_path, SkippedRecords())
     assert [(c.split, c.id, c.label, c.text) for c in clips] == [
         ("train", "dia0_utt0", "neutral", "also I was, the point person"),
         ("train", "dia0_utt1", "joy", "Yes!"),
@@ -361,13 +361,13 @@ def test_what_is_left_of_windows_is_put_right(written, encoding, read, tmp_path,
 
 @pytest.mark.skipif(not REALDATA.is_dir(), reason="shared/realdata is not here: meld_text")
 def test_real_meld_text():
-    clips = sets.get("meld").clips(REALDATA / "meld_text", ledger := Ledger(strict=True))
+    clips = sets.get("meld").clips(REALDATA / "meld_text", skipped := SkippedRecords(strict=True))
     splits = [c.split for c in clips]
     assert {s: splits.count(s) for s in set(splits)} == {"train": 9989, "valid": 1109}
     # As the set's page counts them.
     published = dict(anger=1109, disgust=271, fear=268, joy=1743, neutral=4710, sadness=683)
     counts = {w: sum(c.label == w and c.split == "train" for c in clips) for w in published}
-    assert counts == published and ledger.skipped == {}
+    assert counts == published and skipped.reasons == {}
     letters = set("".join(c.text for c in clips))
     assert all(ord(x) >= 32 and not 0x7F <= ord(x) < 0xA0 and x != "\ufffd" for x in letters)
 
@@ -382,7 +382,7 @@ def test_goemotions(tmp_path, caplog):
     )
     write(tmp_path / "data" / "dev.tsv", "Sad\t25\teebbqej\r\n")
     with caplog.at_level(std_logging.INFO):
-        clips = sets.get("goemotions").clips(tmp_path, Ledger())
+        clips = sets.get("goemotions").clips(tmp_path, SkippedRecords())
     assert [(c.split, c.id, c.label, c.text) for c in clips] == [
         ("train", "eebbqej", "neutral", 'My favourite "food is'),
         ("train", "ed2mah1", "admiration", "Well done"),

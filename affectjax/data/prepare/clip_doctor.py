@@ -80,9 +80,9 @@ def examine(plan: ClipPlan) -> Diagnosis:
     Args:
       plan: of a preparation that is not strict.
     """
-    splits, ledger = plan.read()
-    seen = {split: _look(split, clips, plan.spec, ledger) for split, clips in splits.items()}
-    for split, _ in ledger.skipped:
+    splits, skipped = plan.read()
+    seen = {split: _look(split, clips, plan.spec, skipped) for split, clips in splits.items()}
+    for split, _ in skipped.reasons:
         seen.setdefault(split, [])
     groups = {split: _group(examples, plan.spec) for split, examples in seen.items()}
     folds = _folds(seen, plan.spec)
@@ -93,9 +93,9 @@ def examine(plan: ClipPlan) -> Diagnosis:
     return Diagnosis(
         splits=groups,
         folds=folds,
-        skipped=dict(ledger.skipped),
+        skipped=dict(skipped.reasons),
         problems=tuple(_problems(seen, groups, trained)),
-        warnings=(*facts, *_warnings(groups, folds, ledger.skipped)),
+        warnings=(*facts, *_warnings(groups, folds, skipped.reasons)),
     )
 
 
@@ -130,8 +130,8 @@ def _lines(title: str, group: Group) -> list[str]:
     return [*lines, f"  label   {shares}"]
 
 
-def _look(split: str, clips: Iterable[Clip], spec: LabelSpec, ledger: Any) -> list[_Seen]:
-    """Returns the clips of a split that can be used; the others go to the ledger."""
+def _look(split: str, clips: Iterable[Clip], spec: LabelSpec, skipped: Any) -> list[_Seen]:
+    """Returns the clips of a split that can be used; the others are skipped."""
     usable, ids = [], set()
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for clip, has in pool.map(_probe, clips):
@@ -146,7 +146,7 @@ def _look(split: str, clips: Iterable[Clip], spec: LabelSpec, ledger: Any) -> li
                 wrong.append("has no modality: no frame, no sound and no text")
             ids.add(clip.id)
             if wrong:
-                ledger.skip("", split, clip.id, wrong[0])
+                skipped.skip("", split, clip.id, wrong[0])
             else:
                 words = len((clip.text or "").split())
                 usable.append(_Seen(clip.id, label[0], clip.folds, has, words))

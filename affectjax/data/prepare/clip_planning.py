@@ -13,7 +13,8 @@ import numpy as np
 from affectjax.data.clip import Clip
 from affectjax.data.prepare import doctor, planning
 from affectjax.data.prepare.planning import CLIPS, Plan
-from affectjax.data.raw import readers, sets
+from affectjax.data.raw import sets
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
 ENCODINGS = ("auto", "png", "jpeg")
@@ -55,23 +56,23 @@ class ClipPlan(Plan):
     Attributes:
       storage: how to store them.
       listed: the clips as the data set lists them, None for a data set that is made by code.
-      ledger: what was wrong with the listing.
+      skipped: what was wrong with the listing.
     """
 
     storage: Storage
     listed: tuple[Clip, ...] | None
-    ledger: readers.Ledger
+    skipped: SkippedRecords
 
-    def read(self) -> tuple[dict[str, Iterable[Clip]], readers.Ledger]:
+    def read(self) -> tuple[dict[str, Iterable[Clip]], SkippedRecords]:
         """Returns the clips by split, and those that cannot be used.
 
         A set made by code makes its clips one split at a time, when they are asked for.
         """
         if self.listed is None:
-            return self.module.generate(CLIPS, self.options["seed"]), self.ledger
+            return self.module.generate(CLIPS, self.options["seed"]), self.skipped
         names = dict.fromkeys(clip.split for clip in self.listed)
         splits = {name: [clip for clip in self.listed if clip.split == name] for name in names}
-        return splits, self.ledger
+        return splits, self.skipped
 
 
 def make(name: str, raw: str | Path | None, seed: int, storage: Storage, strict: bool) -> ClipPlan:
@@ -88,7 +89,7 @@ def make(name: str, raw: str | Path | None, seed: int, storage: Storage, strict:
       InputError: when the data set or its files are not found.
     """
     module = sets.get(name)
-    ledger = readers.Ledger(strict=strict)
+    skipped = SkippedRecords(strict=strict)
     if hasattr(module, "generate"):
         source, listed, spec = None, None, module.LABELS
         encoding = "png" if storage.image_encoding == "auto" else storage.image_encoding
@@ -102,7 +103,7 @@ def make(name: str, raw: str | Path | None, seed: int, storage: Storage, strict:
             raise InputError(f"{source}: no such file or folder")
         said = getattr(module, "CLIP_LABELS", module.LABELS)
         spec = module.labels(source) if said is None else said
-        listed = tuple(module.clips(source, ledger, **_listing_options(module, storage)))
+        listed = tuple(module.clips(source, skipped, **_listing_options(module, storage)))
         if storage.image_encoding == "auto":
             storage = dataclasses.replace(storage, image_encoding="jpeg")
         # The content of a detector's file is in the sum; where it lies is nobody's concern.
@@ -117,7 +118,7 @@ def make(name: str, raw: str | Path | None, seed: int, storage: Storage, strict:
         "checksum": whole,
         **how,
     }
-    return ClipPlan(module, spec, source, {}, options, storage, listed, ledger)
+    return ClipPlan(module, spec, source, {}, options, storage, listed, skipped)
 
 
 def _listing_options(module: ModuleType, storage: Storage) -> dict[str, Any]:

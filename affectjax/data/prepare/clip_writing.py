@@ -27,7 +27,7 @@ from affectjax.data.prepare.builders import clips as builder
 from affectjax.data.prepare.clip_planning import ClipPlan, Storage
 from affectjax.data.prepare.planning import CLIPS
 from affectjax.data.prepare.records import packed, stored
-from affectjax.data.raw import readers
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES, SAMPLE_RATE
 
@@ -75,21 +75,21 @@ def decode(clip: Clip, storage: Storage, detector: Any, made: bool) -> Decoded:
 
 
 def write(
-    plan: ClipPlan, splits: dict[str, Iterable[Clip]], ledger: readers.Ledger, place: Path
+    plan: ClipPlan, splits: dict[str, Iterable[Clip]], skipped: SkippedRecords, place: Path
 ) -> Path:
     """Returns the finished folder of clips, written in a place of its own.
 
     Args:
       plan: what to prepare.
       splits: the clips.
-      ledger: takes those that cannot be used.
+      skipped: takes those that cannot be used.
       place: an empty folder.
 
     Raises:
       InputError: a split has no example that can be used, or when strict any clip cannot be used.
     """
     name = plan.options["name"]
-    tally = _Tally(plan, ledger)
+    tally = _Tally(plan, skipped)
     folder = builder.write(
         place / "records",
         kinds=KINDS,
@@ -122,8 +122,8 @@ class _Tally:
       faceless: clips with frames but no face.
     """
 
-    def __init__(self, plan: ClipPlan, ledger: readers.Ledger):
-        self.plan, self.ledger = plan, ledger
+    def __init__(self, plan: ClipPlan, skipped: SkippedRecords):
+        self.plan, self.skipped = plan, skipped
         self.rows: dict[str, writing.Rows] = {}
         self.folds: dict[str, dict[str, list[str]]] = {}
         self.longest = dict.fromkeys(MODALITIES, 0)
@@ -161,7 +161,7 @@ class _Tally:
                 yield clip, label[0]
 
     def _skip(self, split: str, clip: Clip, reason: str) -> None:
-        self.ledger.skip(self.plan.options["name"], split, clip.id, reason)
+        self.skipped.skip(self.plan.options["name"], split, clip.id, reason)
 
     def _example(self, split: str, clip: Clip, label: np.ndarray, found: Decoded) -> dict[str, Any]:
         text = (clip.text or "").strip()
@@ -212,7 +212,7 @@ class _Tally:
             "has": {split: self._has(split) for split in self.rows},
             "without_face": self.faceless,
             "cleaned": {},
-            "skipped": writing.skipped(self.ledger),
+            "skipped": writing.listed(self.skipped),
             "options": self.plan.options,
             "key": self.plan.key,
         }
@@ -229,8 +229,8 @@ class _Tally:
         name = self.plan.options["name"]
         if self.faceless:
             logging.warning("%s: no face was found in %d clips", name, self.faceless)
-        if self.ledger.skipped:
-            left, card = len(self.ledger.skipped), writing.CARD
+        if self.skipped.reasons:
+            left, card = len(self.skipped.reasons), writing.CARD
             logging.warning("%s: %d clips skipped, listed in %s", name, left, card)
 
 

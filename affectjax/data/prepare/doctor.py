@@ -84,7 +84,7 @@ def examine(
       features: as a reader returned it.
       spec: what the labels should be.
       checksums: sha256 by name of the files that it came from.
-      skipped: by (split, id), what the reader already found wrong (`readers.Ledger.skipped`).
+      skipped: by (split, id), what the reader already found wrong (`SkippedRecords.reasons`).
     """
     modalities = {
         name: {modality: _look(sequences) for modality, sequences in split.ordered()}

@@ -13,6 +13,7 @@ from affectjax.data.labels import LabelSpec
 from affectjax.data.prepare import doctor
 from affectjax.data.raw import readers, sets
 from affectjax.data.sequences import FeatureSet
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 
@@ -50,9 +51,9 @@ class Plan:
         """Returns the sum of all that decides the result."""
         return hashlib.sha256(json.dumps(self.options, sort_keys=True).encode()).hexdigest()
 
-    def read(self) -> tuple[FeatureSet, readers.Ledger]:
+    def read(self) -> tuple[FeatureSet, SkippedRecords]:
         """Returns the feature set and the records in it that cannot be used."""
-        ledger = readers.Ledger(strict=self.options["strict"])
+        skipped = SkippedRecords(strict=self.options["strict"])
         if self.source is None:
             features = self.module.generate(SEQUENCES, self.options["seed"])
             readers.validate(features, self.options["name"])
@@ -67,9 +68,9 @@ class Plan:
                 self.options["aligned"],
                 self.options["format"],
                 max_length=self.options["max_length"],
-                ledger=ledger,
+                skipped=skipped,
             )
-        return features, ledger
+        return features, skipped
 
 
 def views(name: str) -> tuple[str, ...]:
@@ -200,7 +201,7 @@ def has_files(name: str, raw: Path, view: str, aligned: bool) -> bool:
         return False
     try:
         if view == CLIPS:
-            module.clips(raw, readers.Ledger(strict=False))
+            module.clips(raw, SkippedRecords(strict=False))
         else:
             locate(module, raw, aligned, "auto")
     except InputError:

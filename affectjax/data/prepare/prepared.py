@@ -154,8 +154,8 @@ def diagnose(
     plan = _plan(name, raw, view, aligned, seed, max_length, format, False, storage)
     if isinstance(plan, ClipPlan):
         return clip_doctor.examine(plan)
-    features, ledger = plan.read()
-    return doctor.examine(features, plan.spec, checksums=plan.checksums, skipped=ledger.skipped)
+    features, skipped = plan.read()
+    return doctor.examine(features, plan.spec, checksums=plan.checksums, skipped=skipped.reasons)
 
 
 def open_prepared(path: str | Path) -> "Prepared":

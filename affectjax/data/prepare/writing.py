@@ -22,15 +22,15 @@ from affectjax.data.prepare import doctor
 from affectjax.data.prepare.builders import feature_sequences
 from affectjax.data.prepare.planning import SEQUENCES, Plan
 from affectjax.data.prepare.records import stored
-from affectjax.data.raw import readers
 from affectjax.data.sequences import FeatureSet, Split
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 
 CARD, EXAMPLES, FOLDS = "affectjax.json", "examples.json", "folds.json"
 UNFINISHED = ".unfinished-"
-# Returns the finished folder, written in a place of its own: (plan, content, ledger, place).
-Write = Callable[[Any, Any, readers.Ledger, Path], Path]
+# Returns the finished folder, written in a place of its own: (plan, content, skipped, place).
+Write = Callable[[Any, Any, SkippedRecords, Path], Path]
 
 
 def carry_out(plan: Plan, data_dir: Path, write: Write) -> Path:
@@ -51,9 +51,9 @@ def carry_out(plan: Plan, data_dir: Path, write: Write) -> Path:
             logging.info("%s is prepared already", target)
             return target
         data_dir.mkdir(parents=True, exist_ok=True)
-    content, ledger = plan.read()
+    content, skipped = plan.read()
     with _writing_in(data_dir), _workplace(data_dir) as place:
-        folder = write(plan, content, ledger, place)
+        folder = write(plan, content, skipped, place)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             folder.rename(target)
@@ -153,24 +153,24 @@ class _Tally:
         return np.where(finite, x, dtype.type(0))
 
 
-def write(plan: Plan, features: FeatureSet, ledger: readers.Ledger, place: Path) -> Path:
+def write(plan: Plan, features: FeatureSet, skipped: SkippedRecords, place: Path) -> Path:
     """Returns the finished folder of feature sequences, written in a place of its own.
 
     Args:
       plan: what to prepare.
       features: what it read.
-      ledger: what cannot be used of it.
+      skipped: what cannot be used of it.
       place: an empty folder.
     """
     name = plan.options["name"]
-    rows = {split: _usable(part, split, ledger, name) for split, part in features.splits.items()}
-    found = doctor.examine(features, plan.spec, skipped=ledger.skipped)
+    rows = {split: _usable(part, split, skipped, name) for split, part in features.splits.items()}
+    found = doctor.examine(features, plan.spec, skipped=skipped.reasons)
     for problem in found.problems:
         if plan.options["strict"]:
             raise InputError(f"{name}: {problem}")
         logging.warning("%s: %s", name, problem)
     widths, dtypes = _columns(features)
-    tally = _Tally(tuple(widths), ledger.cut)
+    tally = _Tally(tuple(widths), skipped.cut)
     limits = plan.options["max_length"]
     written = {split: Rows() for split in rows}
 
@@ -190,7 +190,7 @@ def write(plan: Plan, features: FeatureSet, ledger: readers.Ledger, place: Path)
     )
     if plan.options["aligned"]:
         tally.lengths = dict.fromkeys(widths, max(tally.lengths.values()))
-    card = _card(plan, features, ledger, tally) | {
+    card = _card(plan, features, skipped, tally) | {
         "dims": widths,
         "inputs": features_of(tally.lengths, widths),
         "dtypes": {m: dtype.name for m, dtype in dtypes.items()},
@@ -199,12 +199,12 @@ def write(plan: Plan, features: FeatureSet, ledger: readers.Ledger, place: Path)
     }
     write_json(folder / CARD, card)
     write_json(folder / EXAMPLES, {split: r.columns for split, r in written.items()})
-    _report(plan.options["name"], ledger, tally)
+    _report(plan.options["name"], skipped, tally)
     return folder
 
 
 def _card(
-    plan: Plan, features: FeatureSet, ledger: readers.Ledger, tally: _Tally
+    plan: Plan, features: FeatureSet, skipped: SkippedRecords, tally: _Tally
 ) -> dict[str, Any]:
     """Returns what affectjax.json says of the plan and of what was met on the way."""
     return {
@@ -216,22 +216,22 @@ def _card(
         "transcripts": any(part.transcripts is not None for part in features.splits.values()),
         "cleaned": tally.cleaned,
         "cut": tally.cut,
-        "skipped": skipped(ledger),
+        "skipped": listed(skipped),
         "files": plan.checksums,
         "options": plan.options,
         "key": plan.key,
     }
 
 
-def skipped(ledger: readers.Ledger) -> list[dict[str, str]]:
+def listed(skipped: SkippedRecords) -> list[dict[str, str]]:
     """Returns what a card says of the records that were left out."""
     return [
         {"split": split, "id": name, "reason": reason}
-        for (split, name), reason in ledger.skipped.items()
+        for (split, name), reason in skipped.reasons.items()
     ]
 
 
-def _report(name: str, ledger: readers.Ledger, tally: _Tally) -> None:
+def _report(name: str, skipped: SkippedRecords, tally: _Tally) -> None:
     """Logs what was changed or left out."""
     for modality, count in tally.cleaned.items():
         if any(count.values()):
@@ -241,8 +241,8 @@ def _report(name: str, ledger: readers.Ledger, tally: _Tally) -> None:
     for modality, count in tally.cut.items():
         if count:
             logging.info("%s: %s: %d examples cut to the greatest length", name, modality, count)
-    if ledger.skipped:
-        logging.warning("%s: %d records skipped, listed in %s", name, len(ledger.skipped), CARD)
+    if skipped.reasons:
+        logging.warning("%s: %d records skipped, listed in %s", name, len(skipped.reasons), CARD)
 
 
 def _example(
@@ -267,14 +267,14 @@ def _example(
     return example
 
 
-def _usable(part: Split, split: str, ledger: readers.Ledger, where: str) -> list[int]:
+def _usable(part: Split, split: str, skipped: SkippedRecords, where: str) -> list[int]:
     """Returns the rows of a split that can be used."""
     seen: set[str] = set()
     rows = []
     for row, name in enumerate(part.ids):
         if name in seen:
-            ledger.skip(where, split, name, "stands twice in the split; the first is kept")
-        elif (split, name) not in ledger.skipped:
+            skipped.skip(where, split, name, "stands twice in the split; the first is kept")
+        elif (split, name) not in skipped.reasons:
             rows.append(row)
         seen.add(name)
     if not rows:

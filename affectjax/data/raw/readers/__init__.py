@@ -1,8 +1,8 @@
 """Readers: one module a layout on disk, found by its name; each returns a `FeatureSet`.
 
 A reader has `matches(path) -> bool` and
-`read(path, spec, *, aligned, max_length, ledger) -> FeatureSet`. What several of them need stands
-here: the ledger of wrong records, padding, and the check of what they return.
+`read(path, spec, *, aligned, max_length, skipped) -> FeatureSet`. What several of them need stands
+here: padding, and the check of what they return.
 
 Letters: N examples, T steps, D features.
 """
@@ -18,39 +18,9 @@ import numpy as np
 
 from affectjax.data.labels import LabelSpec
 from affectjax.data.sequences import FeatureSet, Sequences, Split
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
-
-
-@dataclasses.dataclass
-class Ledger:
-    """Wrong records that a reading met, or, when strict, the end of it at the first.
-
-    Attributes:
-      strict: whether a wrong record is an error.
-      skipped: by (split, id), why the record cannot be used.
-      cut: by modality, how many examples were longer than the greatest length.
-    """
-
-    strict: bool = True
-    skipped: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
-    cut: dict[str, int] = dataclasses.field(default_factory=dict)
-
-    def skip(self, where: str, split: str, name: str, reason: str) -> None:
-        """Notes a record that cannot be used; the first reason stands.
-
-        Args:
-          where: the file, for the message.
-          split: its split.
-          name: its id.
-          reason: what is wrong with it.
-
-        Raises:
-          InputError: when strict.
-        """
-        if self.strict:
-            raise InputError(f"{where}: {split}: example {name}: {reason}")
-        self.skipped.setdefault((split, name), reason)
 
 
 def names() -> tuple[str, ...]:
@@ -82,7 +52,7 @@ def read(
     format: str = "auto",
     *,
     max_length: Mapping[str, int] | None = None,
-    ledger: Ledger | None = None,
+    skipped: SkippedRecords | None = None,
 ) -> FeatureSet:
     """Returns the feature set in a file or folder, checked.
 
@@ -93,13 +63,13 @@ def read(
         is valid in all the modalities that it has when it is valid in one of them.
       format: the reader's name, or `auto` to find it.
       max_length: by modality, how many steps a reader keeps when it pads by itself.
-      ledger: takes wrong records; without one the first is an error.
+      skipped: takes wrong records; without one the first is an error.
 
     Raises:
       InputError: when no reader knows the path, or the content breaks the contract.
     """
     path = Path(path)
-    ledger = Ledger() if ledger is None else ledger
+    skipped = SkippedRecords() if skipped is None else skipped
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if format == "auto":
@@ -113,12 +83,12 @@ def read(
     elif format not in names():
         raise InputError(f"format {format!r} is unknown; allowed: auto, {', '.join(names())}")
     features = _module(format).read(
-        path, spec, aligned=aligned, max_length=max_length, ledger=ledger
+        path, spec, aligned=aligned, max_length=max_length, skipped=skipped
     )
     validate(features, str(path))
     if aligned:
         features = share_steps(features, str(path))
-    _look_over(features, spec, ledger, str(path))
+    _look_over(features, spec, skipped, str(path))
     return features
 
 
@@ -265,13 +235,13 @@ def _validate_sequences(sequences: Sequences, where: str) -> None:
         )
 
 
-def _look_over(features: FeatureSet, spec: LabelSpec, ledger: Ledger, where: str) -> None:
-    """Enters into the ledger the records that nothing can be learned from."""
+def _look_over(features: FeatureSet, spec: LabelSpec, skipped: SkippedRecords, where: str) -> None:
+    """Skips the records that nothing can be learned from."""
     for name, split in features.splits.items():
         for row, reason in spec.faults(split.label).items():
-            ledger.skip(where, name, split.ids[row], reason)
+            skipped.skip(where, name, split.ids[row], reason)
         for row in np.flatnonzero(~_has_any(split)):
-            ledger.skip(where, name, split.ids[row], "has no step in any modality")
+            skipped.skip(where, name, split.ids[row], "has no step in any modality")
 
 
 def _has_any(split: Split) -> np.ndarray:

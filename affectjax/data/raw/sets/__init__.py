@@ -6,7 +6,7 @@ example's id, is its video or speaker), and what its views ask for:
 
     sequences   `FILES`: by aligned or not, the patterns to look for in the raw folder, in order of
                 preference; `.` is the folder itself
-    clips       `clips(raw, ledger) -> list[Clip]`: lists the clips and opens none. `OPTIONS` names
+    clips       `clips(raw, skipped) -> list[Clip]`: lists the clips and opens none. `OPTIONS` names
                 what it takes besides, such as `allow_outside`; `CLIP_LABELS` is a `LabelSpec` of
                 the clips, where it is not that of the sequences; `TEST_ONLY` is true of a set that
                 has nothing to train on, which the doctor then says as a fact

@@ -13,7 +13,7 @@ from pathlib import Path
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import class_folders, file_lists
-from affectjax.data.raw.readers import Ledger
+from affectjax.data.skipped import SkippedRecords
 
 CLASSES = ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 LABELS = LabelSpec("class", CLASSES)
@@ -28,12 +28,12 @@ WORDS = {name: name for name in CLASSES} | {
 }
 
 
-def clips(raw: Path, ledger: Ledger) -> list[Clip]:
+def clips(raw: Path, skipped: SkippedRecords) -> list[Clip]:
     """Returns the faces, each as a clip of one image, by class and name.
 
     Args:
       raw: the folder of the classes' folders, or one no more than two above it.
-      ledger: takes folders that are no class and files that are no image.
+      skipped: takes folders that are no class and files that are no image.
 
     Raises:
       InputError: when there is no folder of a class.
@@ -42,4 +42,4 @@ def clips(raw: Path, ledger: Ledger) -> list[Clip]:
     place = class_folders.find(raw, WORDS)
     if place is None:
         raise file_lists.not_found(raw, "fedro", tuple(WORDS))
-    return class_folders.clips(place, WORDS, "test", ledger)
+    return class_folders.clips(place, WORDS, "test", skipped)

@@ -32,7 +32,7 @@ from absl import logging
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import file_lists
-from affectjax.data.raw.readers import Ledger
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
 LABELS = LabelSpec("binary", ("neutral", "happy", "sad", "angry"))
@@ -62,12 +62,12 @@ _EVALUATION = re.compile(r"\[[\d.]+ *- *[\d.]+\]\t(\S+)\t(\S+)\t\[")
 _SENTENCE = re.compile(r"(\S+) \[[\d.]+ *- *[\d.]+\]: *(.*)")
 
 
-def clips(raw: Path, ledger: Ledger) -> list[Clip]:
+def clips(raw: Path, skipped: SkippedRecords) -> list[Clip]:
     """Returns the utterances, by session, dialogue and time.
 
     Args:
       raw: the folder of the sessions, or one above it.
-      ledger: takes utterances of another class, without a sound, or that stand twice.
+      skipped: takes utterances of another class, without a sound, or that stand twice.
 
     Raises:
       InputError: when the folder has no evaluation, or they have no utterance.
@@ -88,16 +88,16 @@ def clips(raw: Path, ledger: Ledger) -> list[Clip]:
                 left_out += 1
             elif code not in CODES:
                 allowed = ", ".join((*CODES, *LEFT_OUT))
-                ledger.skip(str(file), split, name, f"emotion {code!r} is none of {allowed}")
+                skipped.skip(str(file), split, name, f"emotion {code!r} is none of {allowed}")
             elif name in found:
-                ledger.skip(str(file), split, name, "stands twice; the first is kept")
+                skipped.skip(str(file), split, name, "stands twice; the first is kept")
             elif not sound.is_file():
-                ledger.skip(str(file), split, name, f"{sound} is not there")
+                skipped.skip(str(file), split, name, f"{sound} is not there")
             else:
                 found[name] = Clip(name, CODES[code], split, audio=sound, text=said.get(name))
     if left_out:
         logging.info("iemocap: %d utterances of no or another emotion left out", left_out)
-    if not found and not ledger.skipped:
+    if not found and not skipped.reasons:
         raise InputError(f"{raw}: no utterance in {EVALUATIONS}")
     return list(found.values())
 
