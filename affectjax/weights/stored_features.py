@@ -36,8 +36,8 @@ from affectjax.errors import InputError
 from affectjax.models.bert import Bert
 from affectjax.models.clip import ImageTower, TextTower
 from affectjax.models.encoders import encode_frames
-from affectjax.tasks.umbenet.assembly import DTYPES
 
+DTYPES = ("float32", "bfloat16")
 # By kind of features, the modalities that they are made of.
 FEATURES = {"clip": ("text", "vision"), "bert": ("text",)}
 # Images, and texts where there are no images, that a tower takes at once.
