@@ -19,8 +19,8 @@ from absl import flags
 
 from affectjax.data.prepare import clip_doctor, doctor, prepared
 from affectjax.data.prepare.clip_planning import ENCODINGS, Storage
-from affectjax.data.prepare.planning import CLIPS, VIEWS
 from affectjax.data.raw import sets
+from affectjax.data.raw.dataset import CLIPS, VIEWS
 from affectjax.errors import InputError
 from affectjax.runtime import app
 

@@ -27,10 +27,11 @@ from affectjax.data.batches.inputs import Frames, Inputs, Text
 from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.prepare import planning, prepared, writing
 from affectjax.data.prepare.builders import clips as builder
-from affectjax.data.prepare.planning import CLIPS, Plan
+from affectjax.data.prepare.planning import Plan
 from affectjax.data.prepare.prepared import Prepared
 from affectjax.data.prepare.records import Source, packed, stored
 from affectjax.data.raw import sets
+from affectjax.data.raw.dataset import CLIPS
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 from affectjax.models.bert import Bert
@@ -101,8 +102,7 @@ def encode(source: str | Path, data_dir: str | Path, encoding: Encoding) -> Path
         "checksum": opened.card["key"],
         "encoded": towers.made,
     }
-    module = sets.get(opened.name)
-    plan = EncodedPlan(module, opened.spec, opened.path, {}, options, opened)
+    plan = EncodedPlan(sets.get(opened.name), opened.spec, opened.path, {}, options, opened)
     return writing.carry_out(plan, Path(data_dir), functools.partial(_write, towers))
 
 

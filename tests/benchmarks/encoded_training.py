@@ -31,7 +31,7 @@ _EPOCHS = flags.DEFINE_integer("epochs", 3, "Epochs that are timed, after one th
 _CLIPS = flags.DEFINE_integer("clips", 64, "Clips to train on.")
 
 FRAMES, SIZE = 8, 64
-CLASSES = sets.get("dfew").LABELS.classes
+CLASSES = sets.get("dfew").labels.classes
 
 
 def write_clips(folder: Path, count: int) -> Path:

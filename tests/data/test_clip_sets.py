@@ -47,7 +47,7 @@ def test_a_folder_of_something_else(name, tmp_path):
     ],
 )
 def test_group_of_an_id(name, example, group):
-    assert sets.group(sets.get(name), example) == group
+    assert sets.get(name).group_of(example) == group
 
 
 # RAVDESS
@@ -86,7 +86,7 @@ def test_ravdess(tmp_path):
     assert film.video == tmp_path / "Actor_21" / "01-01-05-01-01-01-21.mp4"
     assert film.audio is None and film.text == "Kids are talking by the door"
     assert skipped.reasons == {}
-    assert sets.get("ravdess").LABELS.classes.index("fearful") == 5
+    assert sets.get("ravdess").labels.classes.index("fearful") == 5
 
 
 @pytest.mark.parametrize(
@@ -143,8 +143,8 @@ def test_ravdess_song(tmp_path):
     }
     assert skipped == {("train", "03-02-07-01-01-01-02"): "emotion 07 of song is none of 01 to 06"}
     song = sets.get("ravdess_song")
-    assert song.LABELS.classes == ("neutral", "calm", "happy", "sad", "angry", "fearful")
-    assert sets.group(song, "03-02-01-01-01-01-24") == "24"
+    assert song.labels.classes == ("neutral", "calm", "happy", "sad", "angry", "fearful")
+    assert song.group_of("03-02-01-01-01-01-24") == "24"
 
 
 def test_ravdess_all_has_speech_and_song(tmp_path):
@@ -152,10 +152,10 @@ def test_ravdess_all_has_speech_and_song(tmp_path):
     parts = [listed(name, tmp_path)[0] for name in ("ravdess", "ravdess_song")]
     assert both == parts[0] | parts[1] and [len(p) for p in parts] == [2, 4] and skipped == {}
     module = sets.get("ravdess_all")
-    assert module.LABELS == sets.get("ravdess").LABELS
+    assert module.labels == sets.get("ravdess").labels
     splits = {}
     for clip in both.values():
-        splits.setdefault(sets.group(module, clip.id), set()).add(clip.split)
+        splits.setdefault(module.group_of(clip.id), set()).add(clip.split)
     assert splits == {"01": {"train"}, "22": {"valid"}, "23": {"test"}, "24": {"test"}}
 
 
@@ -271,7 +271,7 @@ def test_dfew_lists(lists, tmp_path):
     check_folds(found, range(1, 11))
     assert [c.label for c in found.values()] == [*DFEW, *DFEW[:3]]
     assert found["00004"].video == tmp_path / "data" / "00004"
-    assert sets.get("dfew").LABELS.classes == DFEW
+    assert sets.get("dfew").labels.classes == DFEW
 
 
 @pytest.mark.parametrize(
@@ -387,7 +387,7 @@ def test_ferv39k(nested, tmp_path):
     assert found["Action/Fear/0000"].audio == filmed / "Action/Fear/0000.mp4"
     assert found["Action/Happy/0015"].audio is None
     assert skipped.reasons == {} and all(c.folds == {} for c in found.values())
-    assert sets.get("ferv39k").LABELS.classes == DFEW
+    assert sets.get("ferv39k").labels.classes == DFEW
 
 
 def test_ferv39k_as_filmed(tmp_path):
@@ -433,8 +433,8 @@ def test_mafw(above, folder, tmp_path):
     assert [c.label for c in found.values()] == [*MAFW, *MAFW[:2]]
     assert found["00003"].video == tmp_path / folder / "00003.mp4"
     assert all(c.text is None and c.audio is None for c in found.values())
-    assert len(sets.get("mafw").LABELS.classes) == 11
-    assert sets.get("mafw").LABELS.classes[:8] == MAFW
+    assert len(sets.get("mafw").labels.classes) == 11
+    assert sets.get("mafw").labels.classes[:8] == MAFW
 
 
 @pytest.mark.parametrize("encoding", ["gb18030", "utf-8"])
@@ -503,10 +503,10 @@ def test_real_ravdess_speech():
     assert {s: splits.count(s) for s in set(splits)} == {"train": 20 * 60, "valid": 2 * 60}
     # Each actor says both sentences twice in each emotion and strength; neutral has one strength.
     counts = {
-        name: sum(c.label == name for c in found) for name in sets.get("ravdess").LABELS.classes
+        name: sum(c.label == name for c in found) for name in sets.get("ravdess").labels.classes
     }
     assert counts.pop("neutral") == 22 * 4 and set(counts.values()) == {22 * 8}
-    assert len({sets.group(sets.get("ravdess"), c.id) for c in found}) == 22
+    assert len({sets.get("ravdess").group_of(c.id) for c in found}) == 22
     assert all(c.audio.is_file() and c.video is None for c in found)
 
 

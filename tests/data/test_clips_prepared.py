@@ -19,6 +19,7 @@ from affectjax.data.prepare import clip_doctor, clip_writing, prepared
 from affectjax.data.prepare.builders import clips as builder
 from affectjax.data.prepare.clip_planning import Storage
 from affectjax.data.raw import sets
+from affectjax.data.raw.dataset import RawDataset
 from affectjax.errors import InputError
 
 PLAIN = Storage(image_size=24, detector="none", image_encoding="png")
@@ -135,21 +136,10 @@ NOISE = np.random.default_rng(0).integers(0, 256, (4, 3, 10, 10, 3), np.uint8)
 TWO = LabelSpec("class", ("glad", "sad"))
 
 
-def made(monkeypatch, clips, spec=TWO, **attributes):
+def made(monkeypatch, clips, spec=TWO, **fields):
     """Installs a data set that lists these clips."""
-
-    class Module:
-        __name__ = "affectjax.data.raw.sets.made"
-        LABELS = spec
-        GROUP = r"^(.+?)_"
-
-        @staticmethod
-        def clips(raw, skipped):
-            return clips
-
-    for name, value in attributes.items():
-        setattr(Module, name, value)
-    monkeypatch.setattr(sets, "get", lambda name: Module)
+    how = {"labels": spec, "group": r"^(.+?)_", "clips": lambda raw, skipped: clips, **fields}
+    monkeypatch.setattr(sets, "get", lambda name: RawDataset(**how))
 
 
 def test_a_set_made_by_code_comes_back_exactly(tmp_path, monkeypatch):
@@ -162,7 +152,7 @@ def test_a_set_made_by_code_comes_back_exactly(tmp_path, monkeypatch):
         )
         return {"train": whole, "test": iter([Clip("b_0", 0, "test", text="hm")])}
 
-    made(monkeypatch, (), generate=staticmethod(generate), VIEWS=("clips",))
+    made(monkeypatch, None, generate=generate, views=("clips",))
     folder = prepare(None, tmp_path, "made", Storage(), seed=3)
     found = examples(folder, "train")
     for i, frames in enumerate(NOISE):

@@ -12,6 +12,7 @@ from feature_layouts import REALDATA, csd, dump, mmsa, mult_split, plain, steps
 from affectjax.data.prepare import prepared, writing
 from affectjax.data.prepare.builders import feature_sequences
 from affectjax.data.raw import readers, sets
+from affectjax.data.raw.dataset import RawDataset
 from affectjax.data.sequences import FeatureSet, Sequences, Split
 from affectjax.errors import InputError
 
@@ -40,11 +41,11 @@ def test_round_trip_is_exact_and_unpadded(tmp_path):
     raw = mmsa(tmp_path / "raw" / "unaligned.pkl")
     folder = prepare(raw.parent, tmp_path / "data")
     assert folder == tmp_path / "data" / "mosi" / "unaligned" / "1.0.0"
-    source = readers.read(raw, sets.get("mosi").LABELS, False)
+    source = readers.read(raw, sets.get("mosi").labels, False)
     expected = unpadded(source)
     opened = prepared.open_prepared(folder)
     assert opened.splits == {"train": 3, "valid": 2} and opened.name == "mosi"
-    assert opened.spec == sets.get("mosi").LABELS
+    assert opened.spec == sets.get("mosi").labels
     assert opened.dims == {"text": 6, "audio": 3, "vision": 2}
     assert opened.lengths == {"text": 4, "audio": 5, "vision": 7}
     for name, split in source.splits.items():
@@ -225,18 +226,15 @@ def test_own_plain_folder(tmp_path):
 
 
 def test_a_data_set_made_by_code(tmp_path, monkeypatch):
-    class Module:
-        __name__ = "affectjax.data.raw.sets.made"
-        LABELS = sets.get("mosi").LABELS
+    def generate(view, seed):
+        assert view == "sequences"
+        x = np.full((2, 1, 1), seed, np.float32)
+        part = Split(("a", "b"), np.float32([0, 1]), {"text": Sequences(x, x[..., 0] > 0)})
+        return FeatureSet({"train": part})
 
-        @staticmethod
-        def generate(view, seed):
-            assert view == "sequences"
-            x = np.full((2, 1, 1), seed, np.float32)
-            part = Split(("a", "b"), np.float32([0, 1]), {"text": Sequences(x, x[..., 0] > 0)})
-            return FeatureSet({"train": part})
-
-    monkeypatch.setattr(sets, "get", lambda name: Module)
+    labels = sets.get("mosi").labels
+    made = RawDataset(labels=labels, generate=generate, views=("sequences",))
+    monkeypatch.setattr(sets, "get", lambda name: made)
     first = prepared.cached("made", None, tmp_path, aligned=False, seed=3)
     other = prepared.cached("made", None, tmp_path, aligned=False, seed=4)
     assert first != other

@@ -23,7 +23,7 @@ from affectjax.errors import InputError
 
 SCORE = LabelSpec("score", low=-3.0, high=3.0)
 MOOD = LabelSpec("class", ("sad", "happy"))
-EMOTIONS = sets.get("iemocap").LABELS
+EMOTIONS = sets.get("iemocap").label_spec("sequences")
 
 
 def read(path, spec=SCORE, aligned=False, **kwargs):
@@ -84,7 +84,7 @@ def test_mult_ids_of_three_parts_and_python2(tmp_path):
     assert read(dump_python2(tmp_path / "old_data.pkl", old)).splits["train"].ids[2] == "train_2"
     found = read(dump(tmp_path / "mosi_data.pkl", {"train": part})).splits["train"]
     assert found.ids[:2] == ("1DmNV9C1hbY[1.5-3.0]", "other[1.5-3.0]")
-    assert sets.group(sets.get("mosi"), found.ids[0]) == "1DmNV9C1hbY"
+    assert sets.get("mosi").group_of(found.ids[0]) == "1DmNV9C1hbY"
 
 
 def test_mult_iemocap_pairs_become_four_tasks(tmp_path):
@@ -286,12 +286,12 @@ def test_plain_errors(tmp_path):
 def test_own_labels_are_told_or_inferred(tmp_path):
     own = sets.get("own")
     folder = plain(tmp_path / "a", ROWS[:2], text=steps([1, 1], 1, 1))
-    assert own.labels(folder) == LabelSpec("class", ("happy", "sad"))
+    assert own.label_spec("sequences", folder) == LabelSpec("class", ("happy", "sad"))
     (folder / "labels.json").write_text('{"kind": "class", "classes": ["sad", "happy"]}')
-    assert own.labels(folder) == MOOD
+    assert own.label_spec("sequences", folder) == MOOD
     (folder / "labels.json").write_text('{"kind": "guess"}')
     with pytest.raises(InputError, match="guess"):
-        own.labels(folder)
+        own.label_spec("sequences", folder)
     assert infer(["0", "2", "1"]) == LabelSpec("class", ("0", "1", "2"))
     assert infer(["0", "-1"]) == infer(["0.5", "1"]) == LabelSpec("score")
 
@@ -314,7 +314,7 @@ def test_sets_by_name():
     ],
 )
 def test_group_of_an_id(name, example, group):
-    assert sets.group(sets.get(name), example) == group
+    assert sets.get(name).group_of(example) == group
 
 
 # Real files
@@ -327,7 +327,7 @@ def test_real_mosi_text_audio():
     text = found["train"].modalities["text"]
     assert text.x.shape == (1207, 50, 384) and text.x.dtype == np.float16
     assert found["train"].modalities["audio"].mask.sum(axis=1)[:3].tolist() == [1, 10, 11]
-    assert sets.group(sets.get("mosi"), found["train"].ids[0]) == "1DmNV9C1hbY"
+    assert sets.get("mosi").group_of(found["train"].ids[0]) == "1DmNV9C1hbY"
 
 
 @pytest.mark.skipif(not REALDATA.is_dir(), reason="shared/realdata is not here: mosi_dev_aligned")

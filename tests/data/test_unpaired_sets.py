@@ -11,7 +11,7 @@ from unpaired_layouts import affectnet_arrays, affectnet_tables, iemocap, meld, 
 
 from affectjax import emotions
 from affectjax.data.media import codec
-from affectjax.data.prepare import clip_planning, planning, prepared
+from affectjax.data.prepare import clip_planning, prepared
 from affectjax.data.prepare.clip_planning import Storage
 from affectjax.data.raw import sets
 from affectjax.data.skipped import SkippedRecords
@@ -59,13 +59,12 @@ def test_a_folder_of_something_else(name, tmp_path):
     ],
 )
 def test_group_of_an_id(name, example, group):
-    assert sets.group(sets.get(name), example) == group
+    assert sets.get(name).group_of(example) == group
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_seven_emotions_are_in_each_set(name):
-    module = sets.get(name)
-    classes = getattr(module, "CLIP_LABELS", module.LABELS).classes
+    classes = sets.get(name).label_spec("clips").classes
     found = set(emotions.table("seven", classes).values())
     missing = {
         "imagen": {"disgust", "fear", "sadness", "surprise"},
@@ -87,7 +86,7 @@ def test_rafdb(above, tmp_path):
     assert said(found) == train | {"test_0001": ("test", "happiness")} and skipped == {}
     assert found["test_0001"].video == basic / "Image" / "aligned" / "test_0001_aligned.jpg"
     assert (found["test_0001"].audio, found["test_0001"].text) == (None, None)
-    assert sets.get("rafdb").LABELS.classes == words
+    assert sets.get("rafdb").labels.classes == words
 
 
 def test_rafdb_as_found(tmp_path):
@@ -222,7 +221,7 @@ def test_affectnet_folders(splits, become, happy, anger, tmp_path):
 
 
 def test_seven_emotions_of_affectnet_leave_contempt_out():
-    found = emotions.table("seven", sets.get("affectnet").LABELS.classes)
+    found = emotions.table("seven", sets.get("affectnet").labels.classes)
     assert "contempt" not in found and len(found) == 7 and found["happy"] == "happiness"
 
 
@@ -451,7 +450,7 @@ def test_iemocap_clips(above, tmp_path, caplog):
     # The speakers of a session are in one split.
     splits = {}
     for clip in found.values():
-        splits.setdefault(sets.group(sets.get("iemocap"), clip.id), set()).add(clip.split)
+        splits.setdefault(sets.get("iemocap").group_of(clip.id), set()).add(clip.split)
     assert splits == {"Ses01": {"train"}, "Ses02": {"train"}, "Ses04": {"test"}, "Ses05": {"valid"}}
 
 
@@ -479,9 +478,9 @@ def test_iemocap_utterances_that_are_skipped(tmp_path):
 
 
 def test_iemocap_has_two_views_with_labels_of_their_own(tmp_path):
-    assert planning.views("iemocap") == ("sequences", "clips")
-    module = sets.get("iemocap")
-    assert module.LABELS.kind == "binary" and len(module.LABELS.classes) == 4
+    assert sets.get("iemocap").views == ("sequences", "clips")
+    tasks = sets.get("iemocap").label_spec("sequences")
+    assert tasks.kind == "binary" and len(tasks.classes) == 4
     plan = clip_planning.make("iemocap", iemocap(tmp_path, utterances()), 0, Storage(), False)
     assert plan.spec.kind == "class"
     numbers = [plan.spec.classes.index(clip.label) for clip in plan.listed]

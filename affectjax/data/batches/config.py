@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from affectjax.data.prepare import clip_planning, planning
-from affectjax.data.prepare.planning import CLIPS, SEQUENCES
+from affectjax.data.prepare import clip_planning
 from affectjax.data.raw import sets
+from affectjax.data.raw.dataset import CLIPS, SEQUENCES, VIEWS
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 from affectjax.runtime import configs
@@ -69,7 +69,7 @@ class Source(Group):
 
     def __post_init__(self):
         super().__post_init__()
-        self._one_of(view=planning.VIEWS)
+        self._one_of(view=VIEWS)
 
     @property
     def path(self) -> str:
@@ -438,21 +438,20 @@ def parts(
     where = f"config.data.sources.{source}" if source else "config.data"
     if "name" not in section:
         raise InputError(f'config key "{where}.name" is missing')
-    module = sets.get(section["name"])
-    made_by_code = hasattr(module, "generate")
+    dataset = sets.get(section["name"])
+    made_by_code = dataset.generate is not None
     found: list[type[Group]] = [Source]
     if section.get("view", SEQUENCES) == SEQUENCES:
         found += [FeatureSequences] if made_by_code else [FeatureFiles, FeatureSequences]
         found += [Sentences] if section.get("words") else []
     else:
         named = (source,) if source else tuple(section.get("modalities", ()))
-        have = getattr(module, "CLIP_MODALITIES", MODALITIES)
-        used = [m for m in MODALITIES if m in have and (not named or m in named)]
+        used = [m for m in dataset.clip_modalities if not named or m in named]
         found += [Sentences] if "text" in used else []
         found += [Sound] if "audio" in used else []
         if "vision" in used:
             found += [Frames, ImageEncoding, *([] if made_by_code else [ImageFiles])]
-        found += [OutsideFiles] if "allow_outside" in getattr(module, "OPTIONS", ()) else []
+        found += [OutsideFiles] if dataset.takes_outside else []
     found += [Splits, Labels, Loading]
     return tuple(found if source else [*found, Runs, Missing, Modalities, *more])
 

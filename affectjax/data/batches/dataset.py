@@ -386,7 +386,7 @@ def load_statistics(path: Path) -> dict[str, dict[str, np.ndarray]]:
 
 def _prepare(config: DataConfig) -> Path:
     """Returns the prepared folder for the config, preparing raw files in the cache if need be."""
-    made_by_code = hasattr(sets.get(config.name), "generate")
+    made_by_code = sets.get(config.name).generate is not None
     if not config.path and not made_by_code:
         raise InputError(f'"config.data.dir" is empty: where are the files of {config.name}?')
     default = os.environ.get("AFFECTJAX_CACHE") or Path.home() / ".cache" / "affectjax"

@@ -24,6 +24,7 @@ from affectjax.data.media import containers, decoding, faces
 from affectjax.data.prepare import clip_writing, planning, writing
 from affectjax.data.prepare.clip_planning import Storage
 from affectjax.data.raw import file_lists, sets
+from affectjax.data.raw.dataset import CLIPS
 from affectjax.data.raw.sets import clips as own_clips
 from affectjax.errors import InputError
 from affectjax.modalities import SAMPLE_RATE
@@ -120,7 +121,7 @@ def storage(data: DataConfig, inputs: Inputs) -> Storage:
       data: of the run.
       inputs: of the run.
     """
-    made = hasattr(sets.get(data.name), "generate")
+    made = sets.get(data.name).generate is not None
     how = dataclasses.replace(data.storage, detector="none") if made else _stored(data)
     if how.image_encoding == "auto":
         how = dataclasses.replace(how, image_encoding="png" if made else "jpeg")
@@ -132,7 +133,7 @@ def storage(data: DataConfig, inputs: Inputs) -> Storage:
 def _stored(data: DataConfig) -> Storage:
     """Returns what a run's prepared folder says of itself, else what its config says."""
     root = Path(data.dir)
-    below = root / data.name / planning.folder(planning.CLIPS, False) / planning.VERSION
+    below = root / data.name / planning.folder(CLIPS, False) / planning.VERSION
     folder = root if (root / writing.CARD).is_file() else below
     if not root.exists():
         logging.warning(
@@ -140,7 +141,7 @@ def _stored(data: DataConfig) -> Storage:
             "config.data says",
             root,
         )
-    raw = folder == below and planning.has_files(data.name, root, planning.CLIPS, False)
+    raw = folder == below and planning.has_files(data.name, root, CLIPS, False)
     if raw or not (folder / writing.CARD).is_file():
         return data.storage
     said = writing.read_card(folder)["options"]

@@ -171,10 +171,10 @@ class Parts:
         """Returns `[N]` bool over the training split: whole groups, drawn until enough are out."""
         if self.config.valid != HOLDOUT:
             return None
-        module = sets.get(self.config.name)
+        group_of = sets.get(self.config.name).group_of
         source, rows = self._split("train", self.config.train)
         ids = self.index(source).ids
-        groups = np.array([sets.group(module, ids[row]) for row in rows])
+        groups = np.array([group_of(ids[row]) for row in rows])
         names, counts = np.unique(groups, return_counts=True)
         order = np.random.Generator(np.random.Philox(self.config.seed)).permutation(len(names))
         before = np.cumsum(counts[order]) - counts[order]
@@ -195,8 +195,8 @@ class Parts:
             )
         if not config.fold:
             raise InputError(f'{said} "config.data.fold" is empty; allowed: 1 to {config.kfold}')
-        module, ids = sets.get(config.name), self.index(config.train).ids
-        groups = [sets.group(module, name) for name in ids]
+        ids = self.index(config.train).ids
+        groups = [sets.get(config.name).group_of(name) for name in ids]
         if len(set(groups)) < config.kfold:
             raise InputError(
                 f"{said} split {config.train!r} of {config.name} has {len(set(groups))} videos or "

@@ -88,7 +88,7 @@ def examine(plan: ClipPlan) -> Diagnosis:
     folds = _folds(seen, plan.spec)
     trained = {f"fold {fold}: ": parts for fold, parts in folds.items()} or {"": groups}
     facts = ()
-    if getattr(plan.module, "TEST_ONLY", False):
+    if plan.dataset.test_only:
         trained, facts = {}, ("every example is for the test of what another set trained",)
     return Diagnosis(
         splits=groups,

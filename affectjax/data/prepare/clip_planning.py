@@ -5,15 +5,14 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 
 from affectjax.data.clip import Clip
 from affectjax.data.prepare import doctor, planning
-from affectjax.data.prepare.planning import CLIPS, Plan
+from affectjax.data.prepare.planning import Plan
 from affectjax.data.raw import sets
+from affectjax.data.raw.dataset import CLIPS
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
@@ -69,7 +68,7 @@ class ClipPlan(Plan):
         A set made by code makes its clips one split at a time, when they are asked for.
         """
         if self.listed is None:
-            return self.module.generate(CLIPS, self.options["seed"]), self.skipped
+            return self.dataset.generate(CLIPS, self.options["seed"]), self.skipped
         names = dict.fromkeys(clip.split for clip in self.listed)
         splits = {name: [clip for clip in self.listed if clip.split == name] for name in names}
         return splits, self.skipped
@@ -88,22 +87,24 @@ def make(name: str, raw: str | Path | None, seed: int, storage: Storage, strict:
     Raises:
       InputError: when the data set or its files are not found.
     """
-    module = sets.get(name)
+    dataset = sets.get(name)
     skipped = SkippedRecords(strict=strict)
-    if hasattr(module, "generate"):
-        source, listed, spec = None, None, module.LABELS
+    if dataset.generate is not None:
+        source, listed, spec = None, None, dataset.label_spec(CLIPS)
         encoding = "png" if storage.image_encoding == "auto" else storage.image_encoding
         storage = Storage(image_encoding=encoding, detector="none")
-        how, whole = {"image_encoding": encoding}, planning.code_total()
+        how, whole = {"image_encoding": encoding}, planning.code_hash(dataset)
     else:
         if raw is None:
             raise InputError(f"data set {name} is read from raw files; say where they are")
         source, seed = Path(raw), None
         if not source.exists():
             raise InputError(f"{source}: no such file or folder")
-        said = getattr(module, "CLIP_LABELS", module.LABELS)
-        spec = module.labels(source) if said is None else said
-        listed = tuple(module.clips(source, skipped, **_listing_options(module, storage)))
+        spec = dataset.label_spec(CLIPS, source)
+        options = {"allow_outside": storage.allow_outside} if dataset.takes_outside else {}
+        if storage.allow_outside and not options:
+            raise InputError(f"data set {name} has no option allow_outside")
+        listed = tuple(dataset.clips(source, skipped, **options))
         if storage.image_encoding == "auto":
             storage = dataclasses.replace(storage, image_encoding="jpeg")
         # The content of a detector's file is in the sum; where it lies is nobody's concern.
@@ -118,16 +119,7 @@ def make(name: str, raw: str | Path | None, seed: int, storage: Storage, strict:
         "checksum": whole,
         **how,
     }
-    return ClipPlan(module, spec, source, {}, options, storage, listed, skipped)
-
-
-def _listing_options(module: ModuleType, storage: Storage) -> dict[str, Any]:
-    """Returns the options that a data set takes when it lists its clips."""
-    takes = getattr(module, "OPTIONS", ())
-    if storage.allow_outside and "allow_outside" not in takes:
-        name = module.__name__.rpartition(".")[2]
-        raise InputError(f"data set {name} has no option allow_outside")
-    return {"allow_outside": storage.allow_outside} if "allow_outside" in takes else {}
+    return ClipPlan(dataset, spec, source, {}, options, storage, listed, skipped)
 
 
 def _detector_sum(detector: str) -> list[str]:

@@ -25,8 +25,8 @@ from affectjax.data.media import codec, decoding, faces
 from affectjax.data.prepare import writing
 from affectjax.data.prepare.builders import clips as builder
 from affectjax.data.prepare.clip_planning import ClipPlan, Storage
-from affectjax.data.prepare.planning import CLIPS
 from affectjax.data.prepare.records import packed, stored
+from affectjax.data.raw.dataset import CLIPS
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES, SAMPLE_RATE

@@ -1,25 +1,26 @@
 """Decides a preparation before anything is written: which files, which labels, which options."""
 
+import ast
 import dataclasses
 import functools
 import hashlib
+import inspect
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from affectjax.data import synth
 from affectjax.data.labels import LabelSpec
 from affectjax.data.prepare import doctor
 from affectjax.data.raw import readers, sets
+from affectjax.data.raw.dataset import CLIPS, SEQUENCES, RawDataset
 from affectjax.data.sequences import FeatureSet
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 
 VERSION = "1.0.0"
-SEQUENCES, CLIPS = "sequences", "clips"
-VIEWS = (SEQUENCES, CLIPS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,14 +28,14 @@ class Plan:
     """A preparation that is decided and not yet done.
 
     Attributes:
-      module: the data set.
+      dataset: what the data set says of itself.
       spec: what its labels are.
       source: the file or folder to read, None for a data set that is made by code.
       checksums: sha256 by name of the files to read.
       options: all that decides the result.
     """
 
-    module: ModuleType
+    dataset: RawDataset
     spec: LabelSpec
     source: Path | None
     checksums: dict[str, str]
@@ -55,7 +56,7 @@ class Plan:
         """Returns the feature set and the records in it that cannot be used."""
         skipped = SkippedRecords(strict=self.options["strict"])
         if self.source is None:
-            features = self.module.generate(SEQUENCES, self.options["seed"])
+            features = self.dataset.generate(SEQUENCES, self.options["seed"])
             readers.validate(features, self.options["name"])
             if self.options["aligned"]:
                 features = readers.share_steps(features, self.options["name"])
@@ -73,20 +74,6 @@ class Plan:
         return features, skipped
 
 
-def views(name: str) -> tuple[str, ...]:
-    """Returns the views that a data set has, the first its own choice.
-
-    Args:
-      name: the data set.
-    """
-    module = sets.get(name)
-    if hasattr(module, "VIEWS"):
-        return module.VIEWS
-    sequences = hasattr(module, "FILES") or hasattr(module, "generate")
-    has = {SEQUENCES: sequences, CLIPS: hasattr(module, "clips")}
-    return tuple(name for name, there in has.items() if there)
-
-
 def check_view(name: str, wanted: str | None) -> str:
     """Returns the view to prepare: the one that is wanted, or the data set's own choice.
 
@@ -97,7 +84,7 @@ def check_view(name: str, wanted: str | None) -> str:
     Raises:
       InputError: when the data set does not have it.
     """
-    have = views(name)
+    have = sets.get(name).views
     if wanted is None:
         return have[0]
     if wanted not in have:
@@ -128,13 +115,13 @@ def make(
     Raises:
       InputError: when the data set or its files are not found.
     """
-    module = sets.get(name)
-    if hasattr(module, "generate"):
-        source, spec = None, module.LABELS
-        sums, whole = {}, code_total()
+    dataset = sets.get(name)
+    if dataset.generate is not None:
+        source, spec = None, dataset.label_spec(SEQUENCES)
+        sums, whole = {}, code_hash(dataset)
     else:
-        source, seed = locate(module, raw, aligned, format), None
-        spec = module.labels(source) if module.LABELS is None else module.LABELS
+        source, seed = locate(name, raw, aligned, format), None
+        spec = dataset.label_spec(SEQUENCES, source)
         sums = {file.name: doctor.checksum(file) for file in _content(source)}
         whole = total([f"{file} {digest}" for file, digest in sums.items()])
     options = {
@@ -147,22 +134,22 @@ def make(
         "version": VERSION,
         "checksum": whole,
     }
-    return Plan(module, spec, source, sums, options)
+    return Plan(dataset, spec, source, sums, options)
 
 
-def locate(module: ModuleType, raw: str | Path | None, aligned: bool, format: str) -> Path:
+def locate(name: str, raw: str | Path | None, aligned: bool, format: str) -> Path:
     """Returns the file or folder of a data set that a raw folder holds.
 
     Args:
-      module: the data set, with FILES.
+      name: the data set.
       raw: a file, which is returned, or a folder to look in.
-      aligned: which of FILES to look for.
+      aligned: which of the set's files to look for.
       format: a reader's name; then the folder itself is not asked what it is.
 
     Raises:
       InputError: lists what was looked for.
     """
-    name = module.__name__.rpartition(".")[2]
+    patterns = sets.get(name).sequence_files[aligned]
     if raw is None:
         raise InputError(f"data set {name} is read from raw files; say where they are")
     raw = Path(raw)
@@ -170,7 +157,7 @@ def locate(module: ModuleType, raw: str | Path | None, aligned: bool, format: st
         return raw
     if not raw.is_dir():
         raise InputError(f"{raw}: no such file or folder")
-    for pattern in module.FILES[aligned]:
+    for pattern in patterns:
         if pattern == ".":
             if readers.is_folder_of(raw, format):
                 return raw
@@ -180,7 +167,7 @@ def locate(module: ModuleType, raw: str | Path | None, aligned: bool, format: st
             raise InputError(f"{raw}: {len(found)} files are named {pattern}; name one of them")
         if found:
             return found[0]
-    files = ", ".join(p for p in module.FILES[aligned] if p != ".")
+    files = ", ".join(p for p in patterns if p != ".")
     raise InputError(
         f"{raw}: nothing of {name} ({folder(SEQUENCES, aligned)}) here; looked for {files}, *.csd"
         " with folds.json, and labels.csv with *.npz"
@@ -194,17 +181,17 @@ def has_files(name: str, raw: Path, view: str, aligned: bool) -> bool:
       name: the data set.
       raw: the folder.
       view: "sequences" or "clips".
-      aligned: which of its FILES to look for, of sequences.
+      aligned: which of its files to look for, of sequences.
     """
-    module = sets.get(name)
-    if hasattr(module, "generate"):
+    dataset = sets.get(name)
+    if dataset.generate is not None:
         return False
     try:
         if view == CLIPS:
-            module.clips(raw, SkippedRecords(strict=False))
+            dataset.clips(raw, SkippedRecords(strict=False))
         else:
-            locate(module, raw, aligned, "auto")
-    except InputError:
+            locate(name, raw, aligned, "auto")
+    except (InputError, OSError):
         return False
     return True
 
@@ -249,10 +236,24 @@ def _content(source: Path) -> list[Path]:
     return sorted(file for file in source.iterdir() if file.suffix in kinds)
 
 
-def code_total() -> str:
-    """Returns the sum of the code that makes data: any change to it may make other data."""
-    code = sorted(Path(__file__).parent.rglob("*.py"))
-    return total([doctor.checksum(file) for file in code])
+def code_hash(dataset: RawDataset) -> str:
+    """Returns a hash of the code that makes data: that of the data set and of `data.synth`.
+
+    Comments, docstrings and layout do not count.
+
+    Args:
+      dataset: one that is made by code.
+    """
+    own = inspect.getsourcefile(dataset.generate)
+    files = [*sorted(Path(synth.__file__).parent.glob("*.py")), Path(own)]
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files]
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        holds_docstring = isinstance(
+            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        )
+        if holds_docstring and ast.get_docstring(node, clean=False) is not None:
+            del node.body[0]
+    return total(ast.dump(tree) for tree in trees)
 
 
 def total(parts: Iterable[str]) -> str:

@@ -30,8 +30,8 @@ from affectjax.data.prepare import (
     writing,
 )
 from affectjax.data.prepare.clip_planning import ClipPlan, Storage
-from affectjax.data.prepare.planning import CLIPS, SEQUENCES
 from affectjax.data.prepare.records import Source
+from affectjax.data.raw.dataset import CLIPS, SEQUENCES
 from affectjax.data.sequences import Sequences, Split
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES

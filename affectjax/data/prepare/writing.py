@@ -20,8 +20,9 @@ from absl import logging
 
 from affectjax.data.prepare import doctor
 from affectjax.data.prepare.builders import feature_sequences
-from affectjax.data.prepare.planning import SEQUENCES, Plan
+from affectjax.data.prepare.planning import Plan
 from affectjax.data.prepare.records import stored
+from affectjax.data.raw.dataset import SEQUENCES
 from affectjax.data.sequences import FeatureSet, Split
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError

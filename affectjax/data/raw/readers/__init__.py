@@ -1,18 +1,14 @@
 """Readers: one module a layout on disk, found by its name; each returns a `FeatureSet`.
 
-A reader has `matches(path) -> bool` and
-`read(path, spec, *, aligned, max_length, skipped) -> FeatureSet`. What several of them need stands
-here: padding, and the check of what they return.
+What several of them need stands here: padding, and the check of what they return.
 
 Letters: N examples, T steps, D features.
 """
 
 import dataclasses
-import importlib
-import pkgutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
+from typing import Protocol
 
 import numpy as np
 
@@ -21,16 +17,47 @@ from affectjax.data.sequences import FeatureSet, Sequences, Split
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
+from affectjax.runtime import lookup
+
+
+class Reader(Protocol):
+    """What the module of a layout on disk has."""
+
+    def matches(self, path: Path) -> bool:
+        """Returns whether a file or folder has this layout, by its name or by its head."""
+
+    def read(
+        self,
+        path: Path,
+        spec: LabelSpec,
+        *,
+        aligned: bool,
+        max_length: Mapping[str, int] | None,
+        skipped: SkippedRecords,
+    ) -> FeatureSet:
+        """Returns the feature set in a file or folder; see `readers.read`."""
 
 
 def names() -> tuple[str, ...]:
     """Returns the names of the formats that can be read."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+    return lookup.names(__name__)
+
+
+def get(format: str) -> Reader:
+    """Returns the reader of a format.
+
+    Args:
+      format: the name of a module in this folder, or the dotted name of another.
+
+    Raises:
+      InputError: there is none.
+    """
+    return lookup.find(__name__, format, "format")
 
 
 def detect(path: Path) -> str | None:
     """Returns the name of the first reader that knows this file or folder, or None."""
-    return next((name for name in names() if _module(name).matches(path)), None)
+    return next((name for name in names() if get(name).matches(path)), None)
 
 
 def is_folder_of(path: Path, format: str) -> bool:
@@ -42,7 +69,7 @@ def is_folder_of(path: Path, format: str) -> bool:
     """
     if format == "auto":
         return detect(path) is not None
-    return format in names() and _module(format).matches(path)
+    return get(format).matches(path)
 
 
 def read(
@@ -80,11 +107,7 @@ def read(
                 f" {', '.join(names())}"
             )
         format = found
-    elif format not in names():
-        raise InputError(f"format {format!r} is unknown; allowed: auto, {', '.join(names())}")
-    features = _module(format).read(
-        path, spec, aligned=aligned, max_length=max_length, skipped=skipped
-    )
+    features = get(format).read(path, spec, aligned=aligned, max_length=max_length, skipped=skipped)
     validate(features, str(path))
     if aligned:
         features = share_steps(features, str(path))
@@ -219,10 +242,6 @@ def sequence_array(value: object, where: str) -> np.ndarray:
             f" {array.dtype} {list(array.shape)}"
         )
     return array if array.dtype.kind == "f" else array.astype(np.float32)
-
-
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"{__name__}.{name}")
 
 
 def _validate_sequences(sequences: Sequences, where: str) -> None:

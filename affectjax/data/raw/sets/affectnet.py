@@ -26,12 +26,11 @@ from absl import logging
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import class_folders, file_lists
+from affectjax.data.raw.dataset import RawDataset
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
 CLASSES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
-LABELS = LabelSpec("class", CLASSES)
-GROUP = r"^(.+)$"
 TABLES = {"train": "training.csv", "test": "validation.csv"}
 PICTURES = (
     "Manually_Annotated_Images",
@@ -159,3 +158,10 @@ def _place(raw: Path, patterns: list[str]) -> Path | None:
     """Returns the folder of a split whose folders are classes."""
     folder = file_lists.find(raw, patterns)
     return None if folder is None else class_folders.find(folder, _WORDS)
+
+
+DATASET = RawDataset(
+    labels=LabelSpec("class", CLASSES),
+    clip_modalities=("vision",),
+    clips=clips,
+)

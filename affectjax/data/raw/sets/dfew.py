@@ -21,11 +21,10 @@ from pathlib import Path
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import file_lists
+from affectjax.data.raw.dataset import RawDataset
 from affectjax.data.skipped import SkippedRecords
 
 CLASSES = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
-LABELS = LabelSpec("class", CLASSES)
-GROUP = r"^(.+)$"
 LISTS = ("EmoLabel_DataSplit/{split}*/set_{fold}.csv", "label/single_{split}set_{fold}.csv")
 ORIGINAL = "Clip/original"
 PICTURES = (
@@ -84,3 +83,10 @@ def _entries(
                 else:
                     where = f"{file}: line {row.line}"
                     skipped.skip(where, "all", number, f"video_name {number!r} is no number")
+
+
+DATASET = RawDataset(
+    labels=LabelSpec("class", CLASSES),
+    clip_modalities=("audio", "vision"),
+    clips=clips,
+)

@@ -20,12 +20,11 @@ import numpy as np
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import file_lists
+from affectjax.data.raw.dataset import RawDataset
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-LABELS = LabelSpec("class", CLASSES)
-GROUP = r"^(.+)$"
 SOURCES = ("fer2013.npz", "fer2013.csv")
 SPLITS = {"Training": "train", "PublicTest": "valid", "PrivateTest": "test"}
 SIZE = 48
@@ -111,3 +110,10 @@ def _face(pixels: str) -> np.ndarray | None:
     if len(values) != SIZE * SIZE:
         return None
     return np.frombuffer(values, np.uint8).reshape(SIZE, SIZE)
+
+
+DATASET = RawDataset(
+    labels=LabelSpec("class", CLASSES),
+    clip_modalities=("vision",),
+    clips=clips,
+)

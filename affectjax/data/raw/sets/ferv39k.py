@@ -18,12 +18,11 @@ from pathlib import Path
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import file_lists
+from affectjax.data.raw.dataset import RawDataset
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
 CLASSES = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
-LABELS = LabelSpec("class", CLASSES)
-GROUP = r"^(.+)$"
 LISTS = ("4_setups/All_scenes", "*/4_setups/All_scenes", "All_scenes")
 FACES = ("2_ClipsforFaceCrop*/2_ClipsforFaceCrop", "*/2_ClipsforFaceCrop", "2_ClipsforFaceCrop")
 FILMED = ("0_7_LabelClips*/0_7_LabelClips", "*/0_7_LabelClips", "0_7_LabelClips")
@@ -79,3 +78,10 @@ def _lines(file: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: is not a readable UTF-8 list ({error})") from error
     return [line.strip() for line in lines if line.strip()]
+
+
+DATASET = RawDataset(
+    labels=LabelSpec("class", CLASSES),
+    clip_modalities=("audio", "vision"),
+    clips=clips,
+)

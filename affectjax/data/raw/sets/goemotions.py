@@ -20,6 +20,7 @@ from absl import logging
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import file_lists
+from affectjax.data.raw.dataset import RawDataset
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
@@ -53,8 +54,6 @@ CLASSES = (
     "surprise",
     "neutral",
 )
-LABELS = LabelSpec("class", CLASSES)
-GROUP = r"^(.+)$"
 TABLES = {"train": "train.tsv", "valid": "dev.tsv", "test": "test.tsv"}
 
 
@@ -108,3 +107,10 @@ def _lines(table: Path) -> Iterator[tuple[int, list[str]]]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             yield number, [value.strip() for value in line.split("\t")]
+
+
+DATASET = RawDataset(
+    labels=LabelSpec("class", CLASSES),
+    clip_modalities=("text",),
+    clips=clips,
+)

@@ -32,15 +32,9 @@ from absl import logging
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import file_lists
+from affectjax.data.raw.dataset import SEQUENCES, RawDataset
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
-
-LABELS = LabelSpec("binary", ("neutral", "happy", "sad", "angry"))
-GROUP = r"^(Ses\d\d|.+)"
-FILES = {
-    True: ("iemocap_data.pkl", "."),
-    False: ("iemocap_data_noalign.pkl", "."),
-}
 
 CODES = {
     "neu": "neutral",
@@ -53,13 +47,20 @@ CODES = {
     "sur": "surprise",
     "dis": "disgust",
 }
-CLIP_LABELS = LabelSpec("class", tuple(CODES.values()))
 LEFT_OUT = ("xxx", "oth")
 SPLITS = {"4": "test", "5": "valid"}
 EVALUATIONS = "Session[1-5]/dialog/EmoEvaluation/Ses*.txt"
 
 _EVALUATION = re.compile(r"\[[\d.]+ *- *[\d.]+\]\t(\S+)\t(\S+)\t\[")
 _SENTENCE = re.compile(r"(\S+) \[[\d.]+ *- *[\d.]+\]: *(.*)")
+
+
+def labels(view: str, raw: Path) -> LabelSpec:
+    """Returns what the labels of a view are: the four tasks, or the classes of CODES."""
+    del raw
+    if view == SEQUENCES:
+        return LabelSpec("binary", ("neutral", "happy", "sad", "angry"))
+    return LabelSpec("class", tuple(CODES.values()))
 
 
 def clips(raw: Path, skipped: SkippedRecords) -> list[Clip]:
@@ -122,3 +123,15 @@ def _lines(file: Path) -> list[str]:
         return file.read_text(encoding="latin-1").splitlines()
     except OSError as error:
         raise InputError(f"{file}: is not readable ({error})") from error
+
+
+DATASET = RawDataset(
+    labels=labels,
+    group=r"^(Ses\d\d|.+)",
+    sequence_files={
+        True: ("iemocap_data.pkl", "."),
+        False: ("iemocap_data_noalign.pkl", "."),
+    },
+    clips=clips,
+    clip_modalities=("text", "audio"),
+)

@@ -13,12 +13,10 @@ from pathlib import Path
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import class_folders, file_lists
+from affectjax.data.raw.dataset import RawDataset
 from affectjax.data.skipped import SkippedRecords
 
 CLASSES = ("angry", "neutral", "happy")
-LABELS = LabelSpec("class", CLASSES)
-GROUP = r"^(.+)$"
-TEST_ONLY = True
 WORDS = {name: name for name in CLASSES} | {"anger": "angry", "happiness": "happy"}
 
 
@@ -37,3 +35,11 @@ def clips(raw: Path, skipped: SkippedRecords) -> list[Clip]:
     if place is None:
         raise file_lists.not_found(raw, "imagen", tuple(WORDS))
     return class_folders.clips(place, WORDS, "test", skipped)
+
+
+DATASET = RawDataset(
+    labels=LabelSpec("class", CLASSES),
+    clip_modalities=("vision",),
+    clips=clips,
+    test_only=True,
+)

@@ -21,6 +21,7 @@ from pathlib import Path
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import file_lists
+from affectjax.data.raw.dataset import RawDataset
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
@@ -37,8 +38,6 @@ CLASSES = (
     "helplessness",
     "disappointment",
 )
-LABELS = LabelSpec("class", CLASSES)
-GROUP = r"^(.+)$"
 PICTURES = ("data/clips", "clips", "data/frames")
 LISTS = {
     kind: tuple(
@@ -103,3 +102,9 @@ def _text(file: Path) -> str:
     except UnicodeDecodeError:
         # Names and labels are ASCII: a byte that fits nowhere spoils one letter of a caption.
         return content.decode("gb18030", errors="replace")
+
+
+DATASET = RawDataset(
+    labels=LabelSpec("class", CLASSES),
+    clips=clips,
+)

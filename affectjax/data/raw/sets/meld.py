@@ -25,12 +25,11 @@ from absl import logging
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import file_lists
+from affectjax.data.raw.dataset import RawDataset
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
 CLASSES = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
-LABELS = LabelSpec("class", CLASSES)
-GROUP = r"^(dia\d+)_"
 TABLES = {
     "train": "train_sent_emo.csv",
     "valid": "dev_sent_emo.csv",
@@ -168,3 +167,10 @@ def _byte(character: str) -> bytes:
 def _windows(character: str) -> str:
     """Returns what a byte U+0080 to U+009F is in Windows-1252; nothing where it is not in it."""
     return character.encode("latin-1").decode("cp1252", "ignore")
+
+
+DATASET = RawDataset(
+    labels=LabelSpec("class", CLASSES),
+    group=r"^(dia\d+)_",
+    clips=clips,
+)

@@ -16,12 +16,11 @@ from pathlib import Path
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import file_lists
+from affectjax.data.raw.dataset import RawDataset
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
 CLASSES = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
-LABELS = LabelSpec("class", CLASSES)
-GROUP = r"^(.+)$"
 LISTS = tuple(f"{above}EmoLabel/list_patition_label.txt" for above in ("", "basic/", "*/basic/"))
 PICTURES = ("Image/aligned", "Image/original")
 SPLITS = ("train", "test")
@@ -76,3 +75,10 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: is not a readable UTF-8 list ({error})") from error
+
+
+DATASET = RawDataset(
+    labels=LabelSpec("class", CLASSES),
+    clip_modalities=("vision",),
+    clips=clips,
+)

@@ -22,12 +22,11 @@ from pathlib import Path
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import file_lists
+from affectjax.data.raw.dataset import RawDataset
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
 CLASSES = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
-LABELS = LabelSpec("class", CLASSES)
-GROUP = r"^(?:\d\d-){6}(\d\d)$"
 STATEMENTS = {"01": "Kids are talking by the door", "02": "Dogs are sitting by the door"}
 VALID = ("21", "22")
 TEST = ("23", "24")
@@ -110,3 +109,10 @@ def _files(raw: Path, name: str) -> Iterator[tuple[Path, str]]:
         for file in sorted(folder.iterdir()):
             if file.suffix.lower() in (".wav", ".flac", ".mp4") and not file.name.startswith("."):
                 yield file, split
+
+
+DATASET = RawDataset(
+    labels=LabelSpec("class", CLASSES),
+    group=r"^(?:\d\d-){6}(\d\d)$",
+    clips=clips,
+)
