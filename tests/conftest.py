@@ -440,7 +440,7 @@ _PRELOAD = [
 ]
 _PRELOAD += [
     "affectjax.models.mcr",
-    "affectjax.data.prepare.builders.feature_sequences",
+    "affectjax.data.prepare.builder",
     "scipy.stats",
 ]
 _CONTEXT = multiprocessing.get_context("forkserver")

@@ -20,7 +20,7 @@ from absl import app, flags
 from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.media.codec import encode as image_file
 from affectjax.data.prepare import prepared
-from affectjax.data.prepare.clip_planning import Storage
+from affectjax.data.prepare.clip_storage import Storage
 from affectjax.data.raw import sets
 from affectjax.training import loop
 from affectjax.training.loop import Trainer

@@ -11,8 +11,7 @@ from unpaired_layouts import affectnet_arrays, affectnet_tables, iemocap, meld, 
 
 from affectjax import emotions
 from affectjax.data.media import codec
-from affectjax.data.prepare import clip_planning, prepared
-from affectjax.data.prepare.clip_planning import Storage
+from affectjax.data.prepare import plan, prepared
 from affectjax.data.raw import sets
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
@@ -481,12 +480,14 @@ def test_iemocap_has_two_views_with_labels_of_their_own(tmp_path):
     assert sets.get("iemocap").views == ("sequences", "clips")
     tasks = sets.get("iemocap").label_spec("sequences")
     assert tasks.kind == "binary" and len(tasks.classes) == 4
-    plan = clip_planning.make("iemocap", iemocap(tmp_path, utterances()), 0, Storage(), False)
-    assert plan.spec.kind == "class"
-    numbers = [plan.spec.classes.index(clip.label) for clip in plan.listed]
+    raw = iemocap(tmp_path, utterances())
+    spec = plan.make(plan.Request("iemocap", raw, view="clips")).spec
+    assert spec.kind == "class"
+    clips = sets.get("iemocap").clips(raw, SkippedRecords())
+    numbers = [spec.classes.index(clip.label) for clip in clips]
     assert numbers == [0, 5, 4, 1, 8]
-    table = emotions.table("seven", plan.spec.classes)
-    assert set(plan.spec.classes) - set(table) == {"excited", "frustrated"}
+    table = emotions.table("seven", spec.classes)
+    assert set(spec.classes) - set(table) == {"excited", "frustrated"}
 
 
 def test_annotation_arrays_are_read_without_pickles(tmp_path):

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from affectjax.data.prepare import clip_planning
+from affectjax.data.prepare import clip_storage
 from affectjax.data.raw import sets
 from affectjax.data.raw.dataset import CLIPS, SEQUENCES, VIEWS
 from affectjax.errors import InputError
@@ -170,14 +170,14 @@ class ImageEncoding(Group):
     """How frames are stored when clips are prepared on first use.
 
     Attributes:
-      image_encoding: see `affectjax.data.prepare.clip_planning.Storage`.
+      image_encoding: see `affectjax.data.prepare.clip_storage.Storage`.
     """
 
     image_encoding: str = "auto"
 
     def __post_init__(self):
         super().__post_init__()
-        self._one_of(image_encoding=clip_planning.ENCODINGS)
+        self._one_of(image_encoding=clip_storage.ENCODINGS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,7 +185,7 @@ class ImageFiles(Group):
     """Frames of raw files that are prepared on first use; a prepared folder keeps what it has.
 
     Attributes:
-      image_size, keep_frames, detector: see `affectjax.data.prepare.clip_planning.Storage`.
+      image_size, keep_frames, detector: see `affectjax.data.prepare.clip_storage.Storage`.
     """
 
     image_size: int = 224
@@ -202,7 +202,7 @@ class OutsideFiles(Group):
     """Files that a table names.
 
     Attributes:
-      allow_outside: see `affectjax.data.prepare.clip_planning.Storage`.
+      allow_outside: see `affectjax.data.prepare.clip_storage.Storage`.
     """
 
     allow_outside: bool = False
@@ -402,10 +402,10 @@ class DataConfig(
             self._check_folds(self.folds)
 
     @property
-    def storage(self) -> clip_planning.Storage:
+    def storage(self) -> clip_storage.Storage:
         """Returns how raw clips are stored when they are prepared."""
-        keys = (field.name for field in dataclasses.fields(clip_planning.Storage))
-        return clip_planning.Storage(**{key: getattr(self, key) for key in keys})
+        keys = (field.name for field in dataclasses.fields(clip_storage.Storage))
+        return clip_storage.Storage(**{key: getattr(self, key) for key in keys})
 
 
 GROUPS = tuple(base for base in DataConfig.__mro__[1:] if base not in (Group, object))
