@@ -26,9 +26,10 @@ from affectjax.data.batches.inputs import Frames, Inputs, Text
 from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.prepare import prepared, write
 from affectjax.data.prepare.examples import Example, Examples
-from affectjax.data.prepare.plan import VERSION, Plan
+from affectjax.data.prepare.plan import Plan
 from affectjax.data.prepare.prepared import Prepared
 from affectjax.data.prepare.records import Source
+from affectjax.data.prepare.request import VERSION
 from affectjax.data.raw.dataset import CLIPS
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError

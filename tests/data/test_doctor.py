@@ -6,7 +6,7 @@ import pytest
 from feature_layouts import steps
 
 from affectjax.data.labels import LabelSpec
-from affectjax.data.prepare import doctor, plan
+from affectjax.data.prepare import doctor, hashes
 from affectjax.data.prepare.sequence_examples import examine
 from affectjax.data.sequences import FeatureSet, Sequences, Split
 
@@ -142,7 +142,7 @@ def test_histograms_of_classes_and_tasks():
 
 def test_text_of_a_diagnosis(tmp_path):
     (tmp_path / "a.pkl").write_bytes(b"abc")
-    digest = plan.checksum(tmp_path / "a.pkl")
+    digest = hashes.checksum(tmp_path / "a.pkl")
     assert digest == hashlib.sha256(b"abc").hexdigest()
     bad = with_audio(healthy(), dead_dimension)
     text = doctor.format(examine(bad, SCORE, checksums={"a.pkl": digest}))

@@ -11,7 +11,7 @@ from unpaired_layouts import affectnet_arrays, affectnet_tables, iemocap, meld, 
 
 from affectjax import emotions
 from affectjax.data.media import codec
-from affectjax.data.prepare import plan, prepared
+from affectjax.data.prepare import plan, prepared, request
 from affectjax.data.raw import sets
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
@@ -481,7 +481,7 @@ def test_iemocap_has_two_views_with_labels_of_their_own(tmp_path):
     tasks = sets.get("iemocap").label_spec("sequences")
     assert tasks.kind == "binary" and len(tasks.classes) == 4
     raw = iemocap(tmp_path, utterances())
-    spec = plan.make(plan.Request("iemocap", raw, view="clips")).spec
+    spec = plan.make(request.Request("iemocap", raw, view="clips")).spec
     assert spec.kind == "class"
     clips = sets.get("iemocap").clips(raw, SkippedRecords())
     numbers = [spec.classes.index(clip.label) for clip in clips]

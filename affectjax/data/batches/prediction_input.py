@@ -21,7 +21,7 @@ from affectjax.data.batches.config import DataConfig
 from affectjax.data.batches.inputs import Features, Frames, Inputs, Record
 from affectjax.data.clip import Clip
 from affectjax.data.media import containers, decoding, faces
-from affectjax.data.prepare import clip_storage, plan, write
+from affectjax.data.prepare import clip_storage, request, write
 from affectjax.data.prepare.clip_storage import Storage
 from affectjax.data.raw import file_lists, sets
 from affectjax.data.raw.dataset import CLIPS
@@ -131,7 +131,7 @@ def storage(data: DataConfig, inputs: Inputs) -> Storage:
 def _stored(data: DataConfig) -> Storage:
     """Returns what a run's prepared folder says of itself, else what its config says."""
     root = Path(data.dir)
-    below = root / data.name / plan.folder(CLIPS, False) / plan.VERSION
+    below = root / data.name / request.folder(CLIPS, False) / request.VERSION
     folder = root if (root / write.CARD).is_file() else below
     if not root.exists():
         logging.warning(
@@ -139,7 +139,7 @@ def _stored(data: DataConfig) -> Storage:
             "config.data says",
             root,
         )
-    raw = folder == below and plan.has_files(plan.Request(data.name, root, view=CLIPS))
+    raw = folder == below and request.has_files(request.Request(data.name, root, view=CLIPS))
     if raw or not (folder / write.CARD).is_file():
         return data.storage
     said = write.read_card(folder)["options"]

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from affectjax.data.labels import LabelSpec
-from affectjax.data.prepare import doctor, plan, write
-from affectjax.data.prepare.plan import Request
+from affectjax.data.prepare import doctor, plan, request, write
 from affectjax.data.prepare.records import Source
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
@@ -38,12 +37,12 @@ def prepare(name: str, raw: str | Path | None, data_dir: str | Path, **how: Any)
       name: a data set, see `affectjax.data.raw.sets`.
       raw: where its files are; None for a data set that is made by code.
       data_dir: where prepared data sets live.
-      **how: see `Request`.
+      **how: see `request.Request`.
 
     Raises:
       InputError: for anything wrong with the files or the arguments.
     """
-    wanted = Request(name, raw, **how)
+    wanted = request.Request(name, raw, **how)
     ready = _already_prepared(wanted)
     return ready or write.carry_out(plan.make(wanted), Path(data_dir))
 
@@ -57,12 +56,12 @@ def cached(name: str, raw: str | Path | None, cache_dir: str | Path, **how: Any)
       name: as for `prepare`.
       raw: as for `prepare`.
       cache_dir: where the cache lives.
-      **how: see `Request`.
+      **how: see `request.Request`.
 
     Raises:
       InputError: as `prepare`.
     """
-    wanted = Request(name, raw, **how)
+    wanted = request.Request(name, raw, **how)
     ready = _already_prepared(wanted)
     if ready is not None:
         return ready
@@ -76,12 +75,12 @@ def diagnose(name: str, raw: str | Path | None, **how: Any) -> doctor.Diagnosis:
     Args:
       name: as for `prepare`.
       raw: a raw file, or a folder to look in.
-      **how: see `Request`.
+      **how: see `request.Request`.
 
     Raises:
       InputError: when the files cannot be read at all.
     """
-    return plan.make(Request(name, raw, **how)).examine()
+    return plan.make(request.Request(name, raw, **how)).examine()
 
 
 def open_prepared(path: str | Path) -> "Prepared":
@@ -111,7 +110,7 @@ class Index:
     Attributes:
       ids: N names.
       label: `[N]` or `[N, K]`, as `Split.label`.
-      present: `[N, 3]` bool, which modalities an example has, in house order.
+      present: `[N, 3]` bool, which modalities an example has, in the order of MODALITIES.
       transcripts: N sentences, None where an example has none.
     """
 
@@ -208,18 +207,18 @@ def _below(path: Path) -> list[Path]:
     )
 
 
-def _already_prepared(wanted: Request) -> Path | None:
+def _already_prepared(wanted: request.Request) -> Path | None:
     """Returns the prepared folder that the raw path is or, without raw files, holds; or None."""
     if wanted.raw is None:
         return None
     folder = Path(wanted.raw)
     if not (folder / _CARD).is_file():
         folder /= wanted.folder
-        if not (folder / _CARD).is_file() or plan.has_files(wanted):
+        if not (folder / _CARD).is_file() or request.has_files(wanted):
             return None
     card = write.read_card(folder)
-    asked = plan.folder(wanted.view, wanted.aligned)
-    have = plan.folder(card["view"], card["aligned"])
+    asked = request.folder(wanted.view, wanted.aligned)
+    have = request.folder(card["view"], card["aligned"])
     if (card["name"], have) != (wanted.name, asked):
         raise InputError(
             f"{folder}: holds the prepared data set {card['name']} ({have}), not {wanted.name}"

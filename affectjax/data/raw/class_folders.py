@@ -10,6 +10,7 @@ from pathlib import Path
 
 from affectjax.data.clip import Clip
 from affectjax.data.media import decoding
+from affectjax.data.raw import file_lists
 from affectjax.data.skipped import SkippedRecords
 
 
@@ -21,6 +22,27 @@ def find(raw: Path, words: Mapping[str, str]) -> Path | None:
       words: by name of a folder, in lower case, its class.
     """
     return next((p for p in _places(raw) if any(_word(f) in words for f in _folders(p))), None)
+
+
+def clips_below(
+    raw: Path, name: str, words: Mapping[str, str], split: str, skipped: SkippedRecords
+) -> list[Clip]:
+    """Returns the images of each class, see `clips`, wherever below a folder their folders are.
+
+    Args:
+      raw: the folder of the classes' folders, or one no more than two above it.
+      name: the data set, for the message.
+      words: by name of a folder, in lower case, its class.
+      split: of all these images.
+      skipped: takes folders that are no class and files that are no image.
+
+    Raises:
+      InputError: when there is no folder of a class.
+    """
+    place = find(raw, words)
+    if place is None:
+        raise file_lists.not_found(raw, name, tuple(words))
+    return clips(place, words, split, skipped)
 
 
 def clips(place: Path, words: Mapping[str, str], split: str, skipped: SkippedRecords) -> list[Clip]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from affectjax.data.labels import LabelSpec, parse
 from affectjax.data.raw import readers
-from affectjax.data.raw.unpickle import load
+from affectjax.data.raw.unpickle import load_splits
 from affectjax.data.sequences import FeatureSet, Sequences, Split
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
@@ -57,12 +57,8 @@ def read(
       InputError: names the split and key that are not as above.
     """
     del aligned, max_length
-    content = load(path)
-    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
-        raise InputError(f"{path}: expected a dictionary of splits, each a dictionary of arrays")
-    return FeatureSet(
-        {str(name): _split(part, str(name), path, spec, skipped) for name, part in content.items()}
-    )
+    splits = load_splits(path)
+    return FeatureSet({n: _split(part, n, path, spec, skipped) for n, part in splits.items()})
 
 
 def _split(part: dict, name: str, path: Path, spec: LabelSpec, skipped: SkippedRecords) -> Split:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
-from affectjax.data.raw import class_folders, file_lists
+from affectjax.data.raw import class_folders
 from affectjax.data.raw.dataset import RawDataset
 from affectjax.data.skipped import SkippedRecords
 
@@ -21,20 +21,8 @@ WORDS = {name: name for name in CLASSES} | {"anger": "angry", "happiness": "happ
 
 
 def clips(raw: Path, skipped: SkippedRecords) -> list[Clip]:
-    """Returns the faces, each as a clip of one image, by class and name.
-
-    Args:
-      raw: the folder of the classes' folders, or one no more than two above it.
-      skipped: takes folders that are no class and files that are no image.
-
-    Raises:
-      InputError: when there is no folder of a class.
-    """
-    raw = Path(raw)
-    place = class_folders.find(raw, WORDS)
-    if place is None:
-        raise file_lists.not_found(raw, "imagen", tuple(WORDS))
-    return class_folders.clips(place, WORDS, "test", skipped)
+    """Returns the faces, each as a clip of one image; see `class_folders.clips_below`."""
+    return class_folders.clips_below(raw, "imagen", WORDS, "test", skipped)
 
 
 DATASET = RawDataset(
