@@ -53,10 +53,10 @@ MODULES = {
         from affectjax.data.sequences import FeatureSet, Sequences, Split
 
         def matches(path):
-            return path.name == "numbers.txt"
+            return path.is_dir() and (path / "numbers.txt").is_file()
 
         def read(path, spec, *, aligned, max_length, skipped):
-            x = np.loadtxt(path, dtype=np.float32)[:, None, None]
+            x = np.loadtxt(path / "numbers.txt", dtype=np.float32)[:, None, None]
             part = Split(("a", "b"), np.int32([0, 1]), {"text": Sequences(x, x[..., 0] > 0)})
             return FeatureSet({"train": part})
     """,
@@ -123,13 +123,20 @@ def test_code_of_ones_own_makes_data(outside, tmp_path):
 
 
 def test_a_reader_by_its_dotted_name(tmp_path):
-    path = tmp_path / "numbers.txt"
-    np.savetxt(path, [3.0, 4.0])
-    spec = sets.get("elsewhere.myset").label_spec("sequences")
-    found = readers.read(path, spec, False, "elsewhere.myreader")
-    assert found.splits["train"].modalities["text"].x.ravel().tolist() == [3.0, 4.0]
+    np.savetxt(tmp_path / "numbers.txt", [3.0, 4.0])
+
+    def cached():
+        how = {"aligned": False, "format": "elsewhere.myreader"}
+        return prepared.cached("elsewhere.myset", tmp_path, tmp_path / "cache", **how)
+
+    first = cached()
+    assert cached() == first
+    source = prepared.open_prepared(first).source("train")
+    assert [example["text"].tolist() for example in source] == [[[3.0]], [[4.0]]]
+    np.savetxt(tmp_path / "numbers.txt", [3.0, 5.0])
+    assert cached() != first
     with pytest.raises(InputError, match=r"format 'elsewhere\.yours' cannot be imported"):
-        readers.read(path, spec, False, "elsewhere.yours")
+        readers.get("elsewhere.yours")
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def _of_sequences(wanted: Request) -> Plan:
     dataset, generated = wanted.dataset, wanted.dataset.generate is not None
     source = None if generated else locate(wanted)
     spec = dataset.label_spec(SEQUENCES, source)
-    checksums = {} if generated else {f.name: checksum(f) for f in _content(source)}
+    checksums = {} if generated else {f.name: checksum(f) for f in _content(source, wanted.format)}
     files = (f"{file} {digest}" for file, digest in checksums.items())
     skipped = SkippedRecords(wanted.strict)
     options = {
@@ -171,9 +171,11 @@ def _listed(wanted: Request, source: Path, skipped: SkippedRecords) -> tuple[Cli
     return tuple(wanted.dataset.clips(source, skipped, **options))
 
 
-def _content(source: Path) -> list[Path]:
+def _content(source: Path, format: str) -> list[Path]:
     """Returns the files whose content decides what is read from a file or folder."""
     if source.is_file():
         return [source]
-    kinds = (".csd", ".npz", ".json", ".csv")
-    return sorted(file for file in source.iterdir() if file.suffix in kinds)
+    # Nobody knows here which files of a folder a reader from elsewhere opens.
+    every, kinds = "." in format, (".csd", ".npz", ".json", ".csv")
+    files = (file for file in source.iterdir() if file.is_file())
+    return sorted(file for file in files if every or file.suffix in kinds)
