@@ -17,10 +17,10 @@ from pathlib import Path
 
 from absl import flags
 
-from affectjax.data.prepare import clip_doctor, doctor, prepared
-from affectjax.data.prepare.clip_planning import ENCODINGS, Storage
-from affectjax.data.prepare.planning import CLIPS, VIEWS
+from affectjax.data.prepare import doctor, prepared
+from affectjax.data.prepare.clip_storage import ENCODINGS, Storage
 from affectjax.data.raw import sets
+from affectjax.data.raw.dataset import CLIPS, VIEWS
 from affectjax.errors import InputError
 from affectjax.runtime import app
 
@@ -84,8 +84,7 @@ def main(argv: Sequence[str]) -> int:
     }
     if _DOCTOR.value:
         found = prepared.diagnose(_DATASET.value, _RAW.value, **how)
-        clips = isinstance(found, clip_doctor.Diagnosis)
-        print(clip_doctor.format(found) if clips else doctor.format(found))
+        print(doctor.format(found))
         return 1 if found.problems else 0
     if _DATA.value is None:
         raise InputError("--data_dir is needed, the folder where prepared data sets live")

@@ -126,7 +126,7 @@ def clip_folder(tmp_path_factory):
     """A local folder with the weights of a tiny CLIP and its tokenizer; skips without PyTorch."""
     towers = pytest.importorskip("torch_towers")
     folder = tmp_path_factory.mktemp("clip")
-    names = [name for module in ("dfew", "mafw") for name in sets.get(module).LABELS.classes]
+    names = [name for module in ("dfew", "mafw") for name in sets.get(module).labels.classes]
     tokenizer = Tokenizer.train([*names, *CLASSES, "what a day", "well"])
     tokenizer.save(folder)
     text = towers.text_config(
@@ -439,7 +439,7 @@ _PRELOAD = [
 ]
 _PRELOAD += [
     "affectjax.models.mcr",
-    "affectjax.data.prepare.builders.feature_sequences",
+    "affectjax.data.prepare.builder",
     "scipy.stats",
 ]
 _CONTEXT = multiprocessing.get_context("forkserver")

@@ -15,8 +15,7 @@ from affectjax.data.batches.inputs import Features, Frames, Inputs, Text, Wavefo
 from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.labels import LabelSpec
 from affectjax.data.media import codec
-from affectjax.data.prepare import planning
-from affectjax.data.raw import sets
+from affectjax.data.raw import dataset, sets
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 from affectjax.runtime import configs
@@ -76,8 +75,8 @@ def every():
 def spec_of(data):
     """Returns what the labels mean; of the clips of a published set, what its module says."""
     spec = SPECS.get(data.name, LabelSpec("class", CLASSES))
-    if data.view == planning.CLIPS and data.name not in ("affect_synth", "clips"):
-        spec = sets.get(data.name).LABELS
+    if data.view == dataset.CLIPS and data.name not in ("affect_synth", "clips"):
+        spec = sets.get(data.name).labels
     if data.class_map:
         spec = LabelSpec("class", emotions.SCHEMES[data.class_map])
     return spec if data.cut is None else LabelSpec("class", data.classes)
@@ -85,7 +84,7 @@ def spec_of(data):
 
 def inputs_of(data):
     """Returns the inputs that the data of a config would give, with nothing on disk."""
-    if data.view == planning.SEQUENCES:
+    if data.view == dataset.SEQUENCES:
         kinds = {m: Features(5, 3 + i) for i, m in enumerate(MODALITIES)}
         if not data.words:
             return Inputs(kinds, spec_of(data))

@@ -41,14 +41,14 @@ def test_each_set_in_seven():
         ),
     }
     for name, targets in wanted.items():
-        classes = sets.get(name).LABELS.classes
+        classes = sets.get(name).labels.classes
         found = emotions.table("seven", classes)
         assert tuple(found.get(c) for c in classes) == targets, name
         assert emotions.classes_of(found) == emotions.SEVEN or name == "imagen"
 
 
 def test_goemotions_in_seven():
-    classes = sets.get("goemotions").LABELS.classes
+    classes = sets.get("goemotions").labels.classes
     wanted = {word: group for group, words in EKMAN.items() for word in words.split()}
     assert emotions.table("seven", classes) == wanted and len(wanted) == 28
     three = emotions.table("three", classes)

@@ -29,7 +29,7 @@ from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.media.codec import decode
 from affectjax.data.media.codec import encode as image_file
 from affectjax.data.prepare import prepared
-from affectjax.data.prepare.clip_planning import Storage
+from affectjax.data.prepare.clip_storage import Storage
 from affectjax.errors import InputError
 from affectjax.runtime.checkpoints import Checkpoints
 from affectjax.runtime.parallel import Engine

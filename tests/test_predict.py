@@ -24,7 +24,7 @@ from affectjax.data.labels import LabelSpec
 from affectjax.data.media import decoding
 from affectjax.data.media.codec import encode
 from affectjax.data.prepare import prepared
-from affectjax.data.prepare.clip_planning import Storage
+from affectjax.data.prepare.clip_storage import Storage
 from affectjax.errors import InputError
 from affectjax.inference import Recognizer
 from affectjax.inference import recognize as run_on

@@ -44,7 +44,7 @@ class Split:
         return len(self.ids)
 
     def ordered(self) -> list[tuple[str, Sequences]]:
-        """Returns the modalities that are here, in the house order."""
+        """Returns the modalities that are here, in the order of MODALITIES."""
         return [(name, self.modalities[name]) for name in MODALITIES if name in self.modalities]
 
 

@@ -11,7 +11,6 @@ Letters: B clips, T frames, H height, W width, L tokens, D features.
 
 import dataclasses
 import functools
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,14 @@ from affectjax import weights
 from affectjax.data.batches import streams
 from affectjax.data.batches.inputs import Frames, Inputs, Text
 from affectjax.data.batches.tokenizer import Tokenizer
-from affectjax.data.prepare import planning, prepared, writing
-from affectjax.data.prepare.builders import clips as builder
-from affectjax.data.prepare.planning import CLIPS, Plan
+from affectjax.data.prepare import prepared, write
+from affectjax.data.prepare.examples import Example, Examples
+from affectjax.data.prepare.plan import Plan
 from affectjax.data.prepare.prepared import Prepared
-from affectjax.data.prepare.records import Source, packed, stored
-from affectjax.data.raw import readers, sets
+from affectjax.data.prepare.records import Source
+from affectjax.data.prepare.request import VERSION
+from affectjax.data.raw.dataset import CLIPS
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 from affectjax.models.bert import Bert
 from affectjax.models.clip import ImageTower, TextTower
@@ -93,43 +94,18 @@ def encode(source: str | Path, data_dir: str | Path, encoding: Encoding) -> Path
     """
     opened = prepared.open_prepared(source)
     towers = _towers(opened, encoding)
+    examples = EncodedExamples(opened, towers)
     options = {
         "name": opened.name,
         "view": CLIPS,
-        "version": planning.VERSION,
+        "version": VERSION,
         "checksum": opened.card["key"],
         "encoded": towers.made,
     }
-    module = sets.get(opened.name)
-    plan = EncodedPlan(module, opened.spec, opened.path, {}, options, opened)
-    return writing.carry_out(plan, Path(data_dir), functools.partial(_write, towers))
-
-
-@dataclasses.dataclass(frozen=True)
-class EncodedPlan(Plan):
-    """An encoding of prepared clips.
-
-    Attributes:
-      opened: the clips.
-    """
-
-    opened: Prepared
-
-    @property
-    def inputs(self) -> dict[str, dict[str, Any]]:
-        """Returns what the card says of each modality."""
-        return {m: self.options["encoded"].get(m, said) for m, said in self.opened.inputs.items()}
-
-    @property
-    def folder(self) -> Path:
-        """Returns where the result stands below the folder of prepared data sets."""
-        towers = {said["encoder"] for said in self.inputs.values() if said.get("encoder")}
-        name = "-".join(("encoded", *sorted(towers)))
-        return Path(self.options["name"], name, planning.VERSION)
-
-    def read(self) -> tuple[dict[str, Source], readers.Ledger]:
-        """Returns the clips by split; all of them can be used."""
-        return {s: self.opened.source(s) for s in self.opened.splits}, readers.Ledger(strict=True)
+    made_by = {said["encoder"] for said in examples.inputs.values() if said.get("encoder")}
+    folder = Path(opened.name, "-".join(("encoded", *sorted(made_by))), VERSION)
+    plan = Plan(folder, opened.spec, options, lambda: examples, SkippedRecords())
+    return write.carry_out(plan, Path(data_dir))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,78 +246,58 @@ class _Chunks:
         return records, self._inputs.collate(records + [None] * (self._size - len(rows)))
 
 
-def _write(
-    towers: _Towers,
-    plan: EncodedPlan,
-    sources: dict[str, Source],
-    ledger: readers.Ledger,
-    place: Path,
-) -> Path:
-    """Returns the finished folder, written in a place of its own; see `writing.Write`."""
-    del ledger
-    opened = plan.opened
-    kinds = {m: said["kind"] for m, said in plan.inputs.items()}
-    features = {m: said for m, said in plan.inputs.items() if said["kind"] == "features"}
-    widths = {m: said["width"] for m, said in features.items()}
-    label = opened.index(next(iter(sources))).label[0]
-    count = sum(opened.splits.values())
-    # Only where somebody watches.
-    with tqdm.tqdm(desc=opened.name, total=count, unit="clip", disable=None) as bar:
-        folder = builder.write(
-            place / "records",
-            kinds=kinds,
-            widths=widths,
-            dtypes=dict.fromkeys(widths, np.float32),
-            label=label,
-            splits={
-                stored(split): functools.partial(_examples, towers, source, kinds, bar)
-                for split, source in sources.items()
-            },
-        )
-    card = opened.card | {
-        "inputs": plan.inputs,
-        "lengths": {m: said["length"] for m, said in features.items()},
-        "dims": widths,
-        "options": plan.options,
-        "key": plan.key,
-    }
-    writing.write_json(folder / writing.CARD, card)
-    # Ids, labels, what is there and what is said are as they were.
-    for name in (writing.EXAMPLES, writing.FOLDS):
-        if (opened.path / name).is_file():
-            shutil.copy(opened.path / name, folder / name)
-    return folder
+class EncodedExamples(Examples):
+    """The examples of prepared clips with what towers make of them in place of what was there.
 
+    Attributes:
+      inputs: by modality, what the card says of it.
+    """
 
-def _examples(
-    towers: _Towers, source: Source, kinds: Mapping[str, str], bar: tqdm.tqdm
-) -> Iterator[dict[str, Any]]:
-    """Yields the examples of a split as the builder wants them."""
-    vision = towers.inputs.kinds.get("vision")
-    size = max(1, _IMAGES // vision.count) if vision else _TEXTS
-    for records, batch in streams.Batches(_Chunks(source, towers.inputs, size), _THREADS):
-        given = {m: batch[m] for m in towers.made}
-        made = jax.device_get(towers.run(towers.params, given))
-        for row, record in enumerate(records):
-            steps = {m: int(batch[m]["mask"][row].sum()) for m in made}
-            # A text of any length is one step; where there is none, there is none.
-            own = {m: value[row, : steps[m]] for m, value in made.items()}
-            yield _example(record, kinds, own)
-        bar.update(len(records))
+    def __init__(self, opened: Prepared, towers: _Towers):
+        """Reads no record yet.
 
+        Args:
+          opened: the clips; all of them can be used.
+          towers: what encodes some of their modalities.
+        """
+        self._opened, self._towers = opened, towers
+        self.splits = tuple(opened.splits)
+        self.inputs = {m: towers.made.get(m, said) for m, said in opened.inputs.items()}
+        self.kinds = {m: said["kind"] for m, said in self.inputs.items()}
+        self.widths = {m: said["width"] for m, said in self.inputs.items() if "width" in said}
+        self.dtypes = dict.fromkeys(self.widths, np.float32)
+        self._kept = [m for m in self.kinds if self.kinds[m] != "text" and m not in towers.made]
 
-def _example(
-    record: Mapping[str, Any], kinds: Mapping[str, str], made: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-    """Returns an example with what was made of it in place of what was there."""
-    text = record["transcript"]
-    example = {key: record[key] for key in ("id", "label", "transcript")}
-    example["has_transcript"] = bool(text)
-    for m, kind in kinds.items():
-        if m in made:
-            example[m] = made[m]
-        elif kind == "frames":
-            example |= packed(m, record[m])
-        else:
-            example[m] = record[m]
-    return example
+    def read(self, split: str) -> Iterator[Example]:
+        """Yields the examples of a split, some of them at a time through the towers."""
+        towers, source, folds = self._towers, self._opened.source(split), self._folds()
+        vision = towers.inputs.kinds.get("vision")
+        size = max(1, _IMAGES // vision.count) if vision else _TEXTS
+        chunks = streams.Batches(_Chunks(source, towers.inputs, size), _THREADS)
+        name = f"{self._opened.name} {split}"
+        # Only where somebody watches.
+        with tqdm.tqdm(desc=name, total=len(source), unit="clip", disable=None) as bar:
+            for records, batch in chunks:
+                made = towers.run(towers.params, {m: batch[m] for m in towers.made})
+                made = jax.device_get(made)
+                for row, record in enumerate(records):
+                    # A text of any length is one step; where there is none, there is none.
+                    steps = {m: int(batch[m]["mask"][row].sum()) for m in made}
+                    media = {m: record[m] for m in self._kept}
+                    media |= {m: x[row, : steps[m]] for m, x in made.items()}
+                    own = folds.get(record["id"], {})
+                    yield Example(record["id"], record["label"], record["transcript"], media, own)
+                bar.update(len(records))
+
+    def card(self) -> dict[str, Any]:
+        """Returns what the clips' card says, and how the features were made."""
+        return self._opened.card | {"inputs": self.inputs}
+
+    def _folds(self) -> dict[str, dict[str, str]]:
+        """Returns by id, then by fold, the split that an example belongs to."""
+        found: dict[str, dict[str, str]] = {}
+        for fold, parts in self._opened.folds.items():
+            for part, ids in parts.items():
+                for name in ids:
+                    found.setdefault(name, {})[fold] = part
+        return found

@@ -20,7 +20,7 @@ from absl import app, flags
 from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.media.codec import encode as image_file
 from affectjax.data.prepare import prepared
-from affectjax.data.prepare.clip_planning import Storage
+from affectjax.data.prepare.clip_storage import Storage
 from affectjax.data.raw import sets
 from affectjax.training import loop
 from affectjax.training.loop import Trainer
@@ -31,7 +31,7 @@ _EPOCHS = flags.DEFINE_integer("epochs", 3, "Epochs that are timed, after one th
 _CLIPS = flags.DEFINE_integer("clips", 64, "Clips to train on.")
 
 FRAMES, SIZE = 8, 64
-CLASSES = sets.get("dfew").LABELS.classes
+CLASSES = sets.get("dfew").labels.classes
 
 
 def write_clips(folder: Path, count: int) -> Path:

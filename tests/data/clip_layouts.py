@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from affectjax.data.raw import sets
-from affectjax.data.raw.readers import Ledger
+from affectjax.data.skipped import SkippedRecords
 
 DFEW = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
 MAFW = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise", "contempt")
@@ -18,10 +18,10 @@ FOLDS = ("1", "2", "3", "4", "5")
 
 def listed(name, raw, **options):
     """Returns the clips by id, and what was skipped."""
-    ledger = Ledger(strict=False)
-    found = sets.get(name).clips(raw, ledger, **options)
+    skipped = SkippedRecords(strict=False)
+    found = sets.get(name).clips(raw, skipped, **options)
     assert len({(clip.split, clip.id) for clip in found}) == len(found)
-    return {clip.id: clip for clip in found}, ledger.skipped
+    return {clip.id: clip for clip in found}, skipped.reasons
 
 
 def touch(*paths):

@@ -13,7 +13,7 @@ from unpaired_layouts import iemocap, image, meld, rafdb, sound, write
 from affectjax.data.batches.dataset import DataConfig, Dataset
 from affectjax.data.media import codec
 from affectjax.data.prepare import prepared
-from affectjax.data.prepare.clip_planning import Storage
+from affectjax.data.prepare.clip_storage import Storage
 from affectjax.errors import InputError
 
 SIZE = 24

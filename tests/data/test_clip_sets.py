@@ -19,7 +19,7 @@ from clip_layouts import (
 from feature_layouts import REALDATA
 
 from affectjax.data.raw import sets
-from affectjax.data.raw.readers import Ledger
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
 
@@ -27,9 +27,9 @@ from affectjax.errors import InputError
 def test_a_folder_of_something_else(name, tmp_path):
     touch(tmp_path / "readme.txt")
     with pytest.raises(InputError, match=f"nothing of {name} here; looked for "):
-        sets.get(name).clips(tmp_path, Ledger())
+        sets.get(name).clips(tmp_path, SkippedRecords())
     with pytest.raises(InputError, match="none: no such file or folder"):
-        sets.get(name).clips(tmp_path / "none", Ledger())
+        sets.get(name).clips(tmp_path / "none", SkippedRecords())
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_folder_of_something_else(name, tmp_path):
     ],
 )
 def test_group_of_an_id(name, example, group):
-    assert sets.group(sets.get(name), example) == group
+    assert sets.get(name).group_of(example) == group
 
 
 # RAVDESS
@@ -69,8 +69,8 @@ def test_ravdess(tmp_path):
         tmp_path / "Actor_22" / "02-01-03-01-01-01-22.mp4",  # without sound, on its own
         tmp_path / "Actor_24" / "03-01-07-01-01-01-24.wav",
     )
-    ledger = Ledger()
-    found = {clip.id: clip for clip in sets.get("ravdess").clips(tmp_path, ledger)}
+    skipped = SkippedRecords()
+    found = {clip.id: clip for clip in sets.get("ravdess").clips(tmp_path, skipped)}
     assert {name: (c.split, c.label) for name, c in found.items()} == {
         "03-01-01-01-01-01-01": ("train", "neutral"),
         "03-01-08-02-02-02-01": ("train", "surprised"),
@@ -85,8 +85,8 @@ def test_ravdess(tmp_path):
     assert sound.video is None and sound.text == "Dogs are sitting by the door"
     assert film.video == tmp_path / "Actor_21" / "01-01-05-01-01-01-21.mp4"
     assert film.audio is None and film.text == "Kids are talking by the door"
-    assert ledger.skipped == {}
-    assert sets.get("ravdess").LABELS.classes.index("fearful") == 5
+    assert skipped.reasons == {}
+    assert sets.get("ravdess").labels.classes.index("fearful") == 5
 
 
 @pytest.mark.parametrize(
@@ -143,8 +143,8 @@ def test_ravdess_song(tmp_path):
     }
     assert skipped == {("train", "03-02-07-01-01-01-02"): "emotion 07 of song is none of 01 to 06"}
     song = sets.get("ravdess_song")
-    assert song.LABELS.classes == ("neutral", "calm", "happy", "sad", "angry", "fearful")
-    assert sets.group(song, "03-02-01-01-01-01-24") == "24"
+    assert song.labels.classes == ("neutral", "calm", "happy", "sad", "angry", "fearful")
+    assert song.group_of("03-02-01-01-01-01-24") == "24"
 
 
 def test_ravdess_all_has_speech_and_song(tmp_path):
@@ -152,10 +152,10 @@ def test_ravdess_all_has_speech_and_song(tmp_path):
     parts = [listed(name, tmp_path)[0] for name in ("ravdess", "ravdess_song")]
     assert both == parts[0] | parts[1] and [len(p) for p in parts] == [2, 4] and skipped == {}
     module = sets.get("ravdess_all")
-    assert module.LABELS == sets.get("ravdess").LABELS
+    assert module.labels == sets.get("ravdess").labels
     splits = {}
     for clip in both.values():
-        splits.setdefault(sets.group(module, clip.id), set()).add(clip.split)
+        splits.setdefault(module.group_of(clip.id), set()).add(clip.split)
     assert splits == {"01": {"train"}, "22": {"valid"}, "23": {"test"}, "24": {"test"}}
 
 
@@ -176,8 +176,8 @@ def test_fer2013(write, tmp_path):
     image = faces()
     usage = ["Training", "Training", "PublicTest", "PrivateTest"]
     write(tmp_path, image, [0, 6, 3, 1], usage)
-    ledger = Ledger()
-    found = sets.get("fer2013").clips(tmp_path, ledger)
+    skipped = SkippedRecords()
+    found = sets.get("fer2013").clips(tmp_path, skipped)
     assert [(c.id, c.label, c.split) for c in found] == [
         ("00000", "angry", "train"),
         ("00001", "neutral", "train"),
@@ -266,12 +266,12 @@ def test_dfew_lists(lists, tmp_path):
     dfew(tmp_path, lists=lists)
     for number in range(1, 11):
         frames(tmp_path / "data" / f"{number:05d}")
-    found = {c.id: c for c in sets.get("dfew").clips(tmp_path, Ledger())}
+    found = {c.id: c for c in sets.get("dfew").clips(tmp_path, SkippedRecords())}
     assert list(found) == [f"{n:05d}" for n in range(1, 11)]
     check_folds(found, range(1, 11))
     assert [c.label for c in found.values()] == [*DFEW, *DFEW[:3]]
     assert found["00004"].video == tmp_path / "data" / "00004"
-    assert sets.get("dfew").LABELS.classes == DFEW
+    assert sets.get("dfew").labels.classes == DFEW
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ def test_dfew_clips_that_are_skipped(tmp_path):
         ("all", "five"): "video_name 'five' is no number",
     }
     with pytest.raises(InputError, match=r"set_1\.csv: all: example 00001"):
-        sets.get("dfew").clips(tmp_path, Ledger(strict=True))
+        sets.get("dfew").clips(tmp_path, SkippedRecords(strict=True))
 
 
 def test_dfew_without_a_list(tmp_path):
@@ -375,8 +375,8 @@ def test_ferv39k(nested, tmp_path):
         frames(faces_folder / name)
     frames(faces_folder / "War/Disgust/0003")
     touch(filmed / "Action/Fear/0000.mp4")
-    ledger = Ledger()
-    found = {clip.id: clip for clip in sets.get("ferv39k").clips(tmp_path, ledger)}
+    skipped = SkippedRecords()
+    found = {clip.id: clip for clip in sets.get("ferv39k").clips(tmp_path, skipped)}
     assert {name: (c.split, c.label) for name, c in found.items()} == {
         "Action/Happy/0015": ("train", "happy"),
         "Action/Fear/0000": ("train", "fear"),
@@ -386,8 +386,8 @@ def test_ferv39k(nested, tmp_path):
     assert found["Action/Fear/0000"].video == faces_folder / "Action/Fear/0000"
     assert found["Action/Fear/0000"].audio == filmed / "Action/Fear/0000.mp4"
     assert found["Action/Happy/0015"].audio is None
-    assert ledger.skipped == {} and all(c.folds == {} for c in found.values())
-    assert sets.get("ferv39k").LABELS.classes == DFEW
+    assert skipped.reasons == {} and all(c.folds == {} for c in found.values())
+    assert sets.get("ferv39k").labels.classes == DFEW
 
 
 def test_ferv39k_as_filmed(tmp_path):
@@ -427,14 +427,14 @@ def test_ferv39k_lines_that_are_skipped(tmp_path):
 def test_mafw(above, folder, tmp_path):
     mafw(tmp_path / above)
     touch(*(tmp_path / folder / f"{n:05d}.mp4" for n in range(1, 11)))
-    found = {c.id: c for c in sets.get("mafw").clips(tmp_path, Ledger())}
+    found = {c.id: c for c in sets.get("mafw").clips(tmp_path, SkippedRecords())}
     assert list(found) == [f"{n:05d}" for n in range(1, 11)]
     check_folds(found, range(1, 11))
     assert [c.label for c in found.values()] == [*MAFW, *MAFW[:2]]
     assert found["00003"].video == tmp_path / folder / "00003.mp4"
     assert all(c.text is None and c.audio is None for c in found.values())
-    assert len(sets.get("mafw").LABELS.classes) == 11
-    assert sets.get("mafw").LABELS.classes[:8] == MAFW
+    assert len(sets.get("mafw").labels.classes) == 11
+    assert sets.get("mafw").labels.classes[:8] == MAFW
 
 
 @pytest.mark.parametrize("encoding", ["gb18030", "utf-8"])
@@ -498,21 +498,21 @@ def test_mafw_without_lists_or_clips(tmp_path):
 
 @pytest.mark.skipif(not REALDATA.is_dir(), reason="shared/realdata is not here: ravdess_speech")
 def test_real_ravdess_speech():
-    found = sets.get("ravdess").clips(REALDATA / "ravdess_speech", Ledger())
+    found = sets.get("ravdess").clips(REALDATA / "ravdess_speech", SkippedRecords())
     splits = [clip.split for clip in found]
     assert {s: splits.count(s) for s in set(splits)} == {"train": 20 * 60, "valid": 2 * 60}
     # Each actor says both sentences twice in each emotion and strength; neutral has one strength.
     counts = {
-        name: sum(c.label == name for c in found) for name in sets.get("ravdess").LABELS.classes
+        name: sum(c.label == name for c in found) for name in sets.get("ravdess").labels.classes
     }
     assert counts.pop("neutral") == 22 * 4 and set(counts.values()) == {22 * 8}
-    assert len({sets.group(sets.get("ravdess"), c.id) for c in found}) == 22
+    assert len({sets.get("ravdess").group_of(c.id) for c in found}) == 22
     assert all(c.audio.is_file() and c.video is None for c in found)
 
 
 @pytest.mark.skipif(not REALDATA.is_dir(), reason="shared/realdata is not here: fer2013")
 def test_real_fer2013():
-    found = sets.get("fer2013").clips(REALDATA / "fer2013", Ledger())
+    found = sets.get("fer2013").clips(REALDATA / "fer2013", SkippedRecords())
     splits = [clip.split for clip in found]
     assert {s: splits.count(s) for s in set(splits)} == {"train": 28709, "valid": 3589}
     assert sum(clip.label == "disgust" for clip in found) == 492

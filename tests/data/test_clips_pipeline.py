@@ -1,9 +1,8 @@
 """Prepared clips to batches: frames, sound and words, parts, folds, and what is taken away."""
 
-import functools
+import dataclasses
 import itertools
 import json
-import types
 
 import chex
 import media_files
@@ -22,6 +21,7 @@ from affectjax.data.labels import LabelSpec
 from affectjax.data.media import codec
 from affectjax.data.prepare import records
 from affectjax.data.raw import sets
+from affectjax.data.raw.dataset import RawDataset
 from affectjax.data.synth import views
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
@@ -62,11 +62,10 @@ def usual():
 
 def module(clips, spec=SPEC):
     """Returns a data set made by code that has these clips."""
-    return types.SimpleNamespace(
-        __name__="affectjax.data.raw.sets.made",
-        LABELS=spec,
-        GROUP=r"^(s\d+)_",
-        VIEWS=("clips",),
+    return RawDataset(
+        labels=spec,
+        group=r"^(s\d+)_",
+        views=("clips",),
         generate=lambda view, seed: {split: iter(those) for split, those in clips.items()},
     )
 
@@ -560,8 +559,9 @@ def test_a_view_that_the_data_set_lacks(opened):
 
 
 def test_affect_synth(monkeypatch, tmp_path):
-    few = functools.partial(sets.get("affect_synth").generate, count=6)
-    monkeypatch.setattr(sets.get("affect_synth"), "generate", few)
+    synth = sets.get("affect_synth")
+    few = dataclasses.replace(synth, generate=lambda view, seed: synth.generate(view, seed, 6))
+    monkeypatch.setattr(sets, "get", lambda name: few)
     data = Dataset(
         DataConfig("affect_synth", view="clips", seed=2, cache_dir=str(tmp_path), seconds=1.0)
     )

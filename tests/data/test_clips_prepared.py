@@ -15,10 +15,10 @@ from clip_media import ROWS, raw_files, table
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.media import codec, decoding, faces
-from affectjax.data.prepare import clip_doctor, clip_writing, prepared
-from affectjax.data.prepare.builders import clips as builder
-from affectjax.data.prepare.clip_planning import Storage
+from affectjax.data.prepare import builder, clip_examples, doctor, prepared
+from affectjax.data.prepare.clip_storage import Storage
 from affectjax.data.raw import sets
+from affectjax.data.raw.dataset import RawDataset
 from affectjax.errors import InputError
 
 PLAIN = Storage(image_size=24, detector="none", image_encoding="png")
@@ -135,21 +135,10 @@ NOISE = np.random.default_rng(0).integers(0, 256, (4, 3, 10, 10, 3), np.uint8)
 TWO = LabelSpec("class", ("glad", "sad"))
 
 
-def made(monkeypatch, clips, spec=TWO, **attributes):
+def made(monkeypatch, clips, spec=TWO, **fields):
     """Installs a data set that lists these clips."""
-
-    class Module:
-        __name__ = "affectjax.data.raw.sets.made"
-        LABELS = spec
-        GROUP = r"^(.+?)_"
-
-        @staticmethod
-        def clips(raw, ledger):
-            return clips
-
-    for name, value in attributes.items():
-        setattr(Module, name, value)
-    monkeypatch.setattr(sets, "get", lambda name: Module)
+    how = {"labels": spec, "group": r"^(.+?)_", "clips": lambda raw, skipped: clips, **fields}
+    monkeypatch.setattr(sets, "get", lambda name: RawDataset(**how))
 
 
 def test_a_set_made_by_code_comes_back_exactly(tmp_path, monkeypatch):
@@ -162,7 +151,7 @@ def test_a_set_made_by_code_comes_back_exactly(tmp_path, monkeypatch):
         )
         return {"train": whole, "test": iter([Clip("b_0", 0, "test", text="hm")])}
 
-    made(monkeypatch, (), generate=staticmethod(generate), VIEWS=("clips",))
+    made(monkeypatch, None, generate=generate, views=("clips",))
     folder = prepare(None, tmp_path, "made", Storage(), seed=3)
     found = examples(folder, "train")
     for i, frames in enumerate(NOISE):
@@ -222,8 +211,8 @@ def test_clips_without_a_face_are_counted(tmp_path, monkeypatch):
 
 
 def test_order_survives_shards_and_threads(tmp_path, monkeypatch):
-    monkeypatch.setattr(builder.Builder, "SHARD", 3)
-    monkeypatch.setattr(builder.Builder, "CHUNK", 2)
+    monkeypatch.setattr(builder.Builder, "MEDIA_SHARD", 3)
+    monkeypatch.setattr(builder.Builder, "MEDIA_CHUNK", 2)
     frames = [np.full((1 + i % 3, 4 + i, 4, 3), i, np.uint8) for i in range(40)]
     made(monkeypatch, [Clip(f"a_{i}", 0, "train", frames=x) for i, x in enumerate(frames)])
     folder = prepare(tmp_path, tmp_path / "data", "made")
@@ -236,7 +225,7 @@ def test_order_survives_shards_and_threads(tmp_path, monkeypatch):
 
 
 def test_no_more_than_a_few_clips_are_ahead(tmp_path, monkeypatch):
-    monkeypatch.setattr(clip_writing.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(clip_examples.os, "cpu_count", lambda: 2)
     asked = []
 
     def clips():
@@ -246,7 +235,7 @@ def test_no_more_than_a_few_clips_are_ahead(tmp_path, monkeypatch):
 
     done = 0
     work = lambda clip, detector: clip.id  # noqa: E731
-    for clip, _, result in clip_writing._in_order(clips(), work, lambda: None):
+    for clip, _, result in clip_examples._in_order(clips(), work, lambda: None):
         done += 1
         assert result == clip.id and len(asked) - done <= 5
     assert done == 40
@@ -394,7 +383,7 @@ def test_a_healthy_set(raw):
     assert found.splits["test"].words == (2, 2.0, 2) and found.splits["valid"].words is None
     assert "train: 1 examples have no audio" in found.warnings
     assert "test: has no example of glad" in found.warnings
-    text = clip_doctor.format(found)
+    text = doctor.format(found)
     for words in (
         "train: 3 examples\n  text    in 2, words 1 to 3 (median 2)\n  audio   in 2\n",
         "  label   glad: 2, sad: 1",
@@ -410,7 +399,7 @@ def test_the_doctor_finds_what_cannot_be_used(tmp_path):
     for (_, name), reason in found.skipped.items():
         assert REASONS[name] in reason
     assert found.problems == () and found.warnings[0].startswith("4 examples cannot be used")
-    text = clip_doctor.format(found)
+    text = doctor.format(found)
     assert "Skipped: 4\n" in text and "  train: bad_4: has no modality" in text
 
 
@@ -449,7 +438,7 @@ def test_folds_in_the_diagnosis(monkeypatch, tmp_path):
     counts = {fold: {s: g.count for s, g in parts.items()} for fold, parts in found.folds.items()}
     assert counts == {"1": {"train": 2, "test": 1}, "2": {"train": 2, "test": 1}}
     assert found.splits["all"].labels == {"glad": 2, "sad": 1}
-    assert "fold 1, train: 2 examples" in clip_doctor.format(found)
+    assert "fold 1, train: 2 examples" in doctor.format(found)
 
 
 # ---- the app ------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ import pytest
 from feature_layouts import steps
 
 from affectjax.data.labels import LabelSpec
-from affectjax.data.prepare import doctor
+from affectjax.data.prepare import doctor, hashes
+from affectjax.data.prepare.sequence_examples import examine
 from affectjax.data.sequences import FeatureSet, Sequences, Split
 
 SCORE = LabelSpec("score", low=-3.0, high=3.0)
@@ -37,14 +38,14 @@ def with_audio(features, edit, name="train"):
 
 
 def test_healthy_set():
-    found = doctor.examine(healthy(), SCORE)
+    found = examine(healthy(), SCORE)
     assert found.problems == () and found.warnings == ()
-    report = found.modalities["train"]["audio"]
-    assert found.counts == {"train": 3, "valid": 1}
+    report = found.splits["train"].features["audio"]
+    assert {name: g.count for name, g in found.splits.items()} == {"train": 3, "valid": 1}
     assert report.shape == (3, 4, 2) and report.dtype == "float32"
     assert report.lengths == (1, 2.0, 4) and report.absent == 0
     # Seven equal ranges over [-3, 3]: -3 in the first, 0 in the middle one, 3 in the last.
-    assert list(found.labels["train"].values()) == [1, 0, 0, 1, 0, 0, 1]
+    assert list(found.splits["train"].labels.values()) == [1, 0, 0, 1, 0, 0, 1]
 
 
 def test_non_finite_values_are_counted_where_they_are():
@@ -54,8 +55,8 @@ def test_non_finite_values_are_counted_where_they_are():
         x[2, 1, 0] = -np.inf
         x[0, 3, 0] = np.nan  # padding, does not count
 
-    found = doctor.examine(with_audio(healthy(), edit), SCORE)
-    report = found.modalities["train"]["audio"]
+    found = examine(with_audio(healthy(), edit), SCORE)
+    report = found.splits["train"].features["audio"]
     assert (report.nan, report.inf) == (1, 2)
     assert report.worst == ((1, 2), (0, 1))
     assert found.problems == ()
@@ -69,9 +70,9 @@ def test_constant_dimension_and_absent_examples_warn_only():
         x[:, :, 1] = 7.0
         mask[0] = False
 
-    found = doctor.examine(with_audio(healthy(), edit), SCORE)
-    assert found.modalities["train"]["audio"].absent == 1
-    assert found.modalities["train"]["audio"].lengths == (2, 3.0, 4)
+    found = examine(with_audio(healthy(), edit), SCORE)
+    assert found.splits["train"].features["audio"].absent == 1
+    assert found.splits["train"].features["audio"].lengths == (2, 3.0, 4)
     assert found.problems == ()
     assert found.warnings == ("train: audio is constant in dimensions 1",)
 
@@ -97,7 +98,7 @@ def no_step(x, mask):
     ],
 )
 def test_modalities_that_spoil_a_training(edit, words):
-    assert words in doctor.examine(with_audio(healthy(), edit), SCORE).problems
+    assert words in examine(with_audio(healthy(), edit), SCORE).problems
 
 
 @pytest.mark.parametrize(
@@ -115,15 +116,15 @@ def test_modalities_that_spoil_a_training(edit, words):
     ],
 )
 def test_labels_and_ids_that_spoil_a_training(name, changes, words):
-    problems = doctor.examine(changed(healthy(), name, **changes), SCORE).problems
+    problems = examine(changed(healthy(), name, **changes), SCORE).problems
     assert len(problems) == 1 and words in problems[0]
 
 
 def test_empty_split_and_no_train():
     splits = healthy().splits
-    found = doctor.examine(FeatureSet({**splits, "test": split("e", [], [])}), SCORE)
+    found = examine(FeatureSet({**splits, "test": split("e", [], [])}), SCORE)
     assert found.problems == ("test: the split is empty",)
-    found = doctor.examine(FeatureSet({"dev": splits["valid"]}), SCORE)
+    found = examine(FeatureSet({"dev": splits["valid"]}), SCORE)
     assert found.problems == ("there is no split named train; there are dev",)
 
 
@@ -131,20 +132,20 @@ def test_histograms_of_classes_and_tasks():
     spec = LabelSpec("class", ("sad", "happy", "calm"))
     classes = changed(healthy(), "train", label=np.int32([0, 1, 1]))
     classes = changed(classes, "valid", label=np.int32([2]))
-    found = doctor.examine(classes, spec)
-    assert found.labels["train"] == {"sad": 1, "happy": 2, "calm": 0} and not found.problems
+    found = examine(classes, spec)
+    assert found.splits["train"].labels == {"sad": 1, "happy": 2, "calm": 0} and not found.problems
     tasks = changed(healthy(), "train", label=np.int32([[0, 1], [1, 1], [0, 1]]))
     tasks = changed(tasks, "valid", label=np.int32([[0, 0]]))
-    found = doctor.examine(tasks, LabelSpec("binary", ("sad", "happy")))
-    assert found.labels["train"] == {"sad": 1, "happy": 3} and not found.problems
+    found = examine(tasks, LabelSpec("binary", ("sad", "happy")))
+    assert found.splits["train"].labels == {"sad": 1, "happy": 3} and not found.problems
 
 
 def test_text_of_a_diagnosis(tmp_path):
     (tmp_path / "a.pkl").write_bytes(b"abc")
-    digest = doctor.checksum(tmp_path / "a.pkl")
+    digest = hashes.checksum(tmp_path / "a.pkl")
     assert digest == hashlib.sha256(b"abc").hexdigest()
     bad = with_audio(healthy(), dead_dimension)
-    text = doctor.format(doctor.examine(bad, SCORE, checksums={"a.pkl": digest}))
+    text = doctor.format(examine(bad, SCORE, checksums={"a.pkl": digest}))
     for words in (
         f"a.pkl  sha256 {digest}",
         "train: 3 examples",

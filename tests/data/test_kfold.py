@@ -11,7 +11,7 @@ from test_class_map import FACES, SCORES, Stored
 
 from affectjax.data.batches.config import DataConfig
 from affectjax.data.batches.dataset import Dataset
-from affectjax.data.batches.splits import Parts, deal, share
+from affectjax.data.batches.splits import Parts, assign_folds, share
 from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.errors import InputError
 
@@ -62,7 +62,7 @@ def test_parts_of_groups_of_all_sizes():
     rng = np.random.default_rng(0)
     sizes = rng.permutation(np.arange(1, 31))
     groups = rng.permutation(np.repeat([f"g{i}" for i in range(30)], sizes))
-    found = {seed: deal(groups, 5, seed) for seed in range(4)}
+    found = {seed: assign_folds(groups, 5, seed) for seed in range(4)}
     for part in found.values():
         assert all(len(set(part[groups == name])) == 1 for name in set(groups))
         # 465 examples are 93 a part.
@@ -73,7 +73,7 @@ def test_parts_of_groups_of_all_sizes():
 
 def test_two_parts_differ_by_no_more_than_the_largest_group():
     groups = ["big"] * 50 + [f"g{i}" for i in range(10)]
-    part = deal(groups, 3, 0)
+    part = assign_folds(groups, 3, 0)
     counts = np.bincount(part)
     assert sorted(counts) == [5, 5, 50] and counts[part[0]] == 50
 
@@ -81,7 +81,7 @@ def test_two_parts_differ_by_no_more_than_the_largest_group():
 def test_groups_of_one_example_are_drawn():
     """No rule of their names: neighbours fall into one part as often as chance has it."""
     together = [
-        (np.diff(deal([f"{i:03d}" for i in range(300)], 3, s)) == 0).sum() for s in range(9)
+        (np.diff(assign_folds([f"{i:03d}" for i in range(300)], 3, s)) == 0).sum() for s in range(9)
     ]
     assert 70 < np.mean(together) < 130
 

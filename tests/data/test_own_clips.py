@@ -5,7 +5,7 @@ from clip_layouts import frames, listed, own, touch
 
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import sets
-from affectjax.data.raw.readers import Ledger
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
 GOOD = ("good", "train", "happy", "a.mp4", "", "")
@@ -21,7 +21,7 @@ def test_own_clips(tmp_path):
     ]
     path = own(tmp_path, rows)
     path.write_text(path.read_text(encoding="utf-8") + "\n,,,,,\n", encoding="utf-8-sig")
-    found = sets.get("clips").clips(tmp_path, Ledger())
+    found = sets.get("clips").clips(tmp_path, SkippedRecords())
     assert [(c.id, c.split, c.label) for c in found] == [
         ("x_1", "train", "sad"),
         ("x_2", "train", "happy"),
@@ -33,7 +33,7 @@ def test_own_clips(tmp_path):
     assert [c.audio for c in found] == [None, root / "a.wav", root / "a.wav", None]
     assert [c.text for c in found] == [None, "Well, well.", None, "你好"]
     assert all(c.frames is None and c.waveform is None and c.folds == {} for c in found)
-    assert sets.get("clips").labels(tmp_path) == LabelSpec("class", ("happy", "sad"))
+    assert sets.get("clips").label_spec("clips", tmp_path) == LabelSpec("class", ("happy", "sad"))
 
 
 def test_own_table_by_its_name_or_as_the_only_one(tmp_path):
@@ -68,14 +68,16 @@ def test_own_columns_in_any_order_and_some_left_out(tmp_path):
 )
 def test_own_labels_from_their_column(values, spec, tmp_path):
     own(tmp_path, [(f"x{i}", "train", v, "a.mp4", "", "") for i, v in enumerate(values)])
-    assert sets.get("clips").labels(tmp_path) == spec
+    assert sets.get("clips").label_spec("clips", tmp_path) == spec
 
 
 def test_own_labels_from_labels_json(tmp_path):
     own(tmp_path, [("a", "train", "1", "a.mp4", "", ""), ("b", "train", "sad", "f", "", "")])
     said = {"kind": "class", "classes": ["sad", "happy"]}
     (tmp_path / "labels.json").write_text(json.dumps(said))
-    assert sets.get("clips").labels(tmp_path / "clips.csv") == LabelSpec("class", ("sad", "happy"))
+    assert sets.get("clips").label_spec("clips", tmp_path / "clips.csv") == LabelSpec(
+        "class", ("sad", "happy")
+    )
     assert set(listed("clips", tmp_path)[0]) == {"a", "b"}
     (tmp_path / "labels.json").write_text('["sad"]')
     with pytest.raises(InputError, match=r"labels.json: expected an object with kind"):
@@ -167,7 +169,7 @@ def test_own_rows_that_are_skipped(row, reason, tmp_path):
     found, skipped = listed("clips", raw)
     assert set(found) == {"good"} and set(skipped) == {("train", "bad")}
     with pytest.raises(InputError, match=f"(?s)clips.csv: line 3: train: example bad: .*{reason}"):
-        sets.get("clips").clips(raw, Ledger(strict=True))
+        sets.get("clips").clips(raw, SkippedRecords(strict=True))
 
 
 def test_own_links_within_the_folder_are_no_way_out(tmp_path):
@@ -190,7 +192,7 @@ def test_own_files_outside_where_that_is_allowed(tmp_path):
     ]
     own(tmp_path / "raw", rows)
     (frames(tmp_path / "raw" / "g") / "3.jpg").symlink_to(away)
-    assert sets.get("clips").OPTIONS == ("allow_outside",)
+    assert sets.get("clips").takes_outside
     found, skipped = listed("clips", tmp_path / "raw", allow_outside=True)
     assert found["up"].video == found["absolute"].video == away.resolve()
     assert set(found) == {"up", "absolute", "link"}
@@ -201,7 +203,7 @@ def test_own_files_outside_where_that_is_allowed(tmp_path):
 def test_own_ids_stand_once_in_a_split(tmp_path):
     again = ("good", "train", "sad", "f", "", "")
     own(tmp_path, [GOOD, again, ("good", "valid", "sad", "f", "", "")])
-    ledger = Ledger(strict=False)
-    found = sets.get("clips").clips(tmp_path, ledger)
+    skipped = SkippedRecords(strict=False)
+    found = sets.get("clips").clips(tmp_path, skipped)
     assert [(c.split, c.label) for c in found] == [("train", "happy"), ("valid", "sad")]
-    assert ledger.skipped == {("train", "good"): "stands twice in the split; the first is kept"}
+    assert skipped.reasons == {("train", "good"): "stands twice in the split; the first is kept"}

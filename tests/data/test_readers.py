@@ -18,11 +18,12 @@ from feature_layouts import (
 
 from affectjax.data.labels import LabelSpec, infer
 from affectjax.data.raw import readers, sets
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
 SCORE = LabelSpec("score", low=-3.0, high=3.0)
 MOOD = LabelSpec("class", ("sad", "happy"))
-EMOTIONS = sets.get("iemocap").LABELS
+EMOTIONS = sets.get("iemocap").label_spec("sequences")
 
 
 def read(path, spec=SCORE, aligned=False, **kwargs):
@@ -83,7 +84,7 @@ def test_mult_ids_of_three_parts_and_python2(tmp_path):
     assert read(dump_python2(tmp_path / "old_data.pkl", old)).splits["train"].ids[2] == "train_2"
     found = read(dump(tmp_path / "mosi_data.pkl", {"train": part})).splits["train"]
     assert found.ids[:2] == ("1DmNV9C1hbY[1.5-3.0]", "other[1.5-3.0]")
-    assert sets.group(sets.get("mosi"), found.ids[0]) == "1DmNV9C1hbY"
+    assert sets.get("mosi").group_of(found.ids[0]) == "1DmNV9C1hbY"
 
 
 def test_mult_iemocap_pairs_become_four_tasks(tmp_path):
@@ -155,8 +156,8 @@ def test_mmsa_says_what_is_wrong_and_where(tmp_path, changes, words):
         read(mmsa(tmp_path / "unaligned.pkl", **changes))
 
 
-def test_wrong_records_go_to_the_ledger(tmp_path):
-    ledger = readers.Ledger(strict=False)
+def test_wrong_records_are_skipped(tmp_path):
+    skipped = SkippedRecords(strict=False)
     path = mmsa(
         tmp_path / "a.pkl",
         regression_labels=np.array(["1.0", "??", "-4"], object),
@@ -165,11 +166,11 @@ def test_wrong_records_go_to_the_ledger(tmp_path):
         vision=None,
         audio_lengths=[0, 1, 2],
     )
-    found = read(path, ledger=ledger).splits["train"]
+    found = read(path, skipped=skipped).splits["train"]
     assert len(found) == 3
-    assert set(ledger.skipped) == {("train", f"a{i}$_${i}") for i in range(3)}
-    assert "'??'" in ledger.skipped["train", "a1$_$1"]
-    assert "no step in any modality" in ledger.skipped["train", "a0$_$0"]
+    assert set(skipped.reasons) == {("train", f"a{i}$_${i}") for i in range(3)}
+    assert "'??'" in skipped.reasons["train", "a1$_$1"]
+    assert "no step in any modality" in skipped.reasons["train", "a0$_$0"]
 
 
 # CMU computational sequences
@@ -199,10 +200,10 @@ def test_csd_aligned_averages_over_words(tmp_path):
 
 
 def test_csd_cuts_what_is_too_long_and_counts_it(tmp_path):
-    ledger = readers.Ledger()
-    found = read(csd(tmp_path / "sdk"), max_length={"audio": 3}, ledger=ledger).splits["train"]
+    skipped = SkippedRecords()
+    found = read(csd(tmp_path / "sdk"), max_length={"audio": 3}, skipped=skipped).splits["train"]
     assert found.modalities["audio"].x[:, :, 0].tolist() == [[1, 3, 5], [9, 11, 0]]
-    assert ledger.cut == {"audio": 1}
+    assert skipped.cut == {"audio": 1}
 
 
 def test_csd_roles_from_a_file_or_refused(tmp_path):
@@ -222,9 +223,9 @@ def test_csd_roles_from_a_file_or_refused(tmp_path):
 
 def test_csd_wrong_videos_and_files(tmp_path):
     folder = csd(tmp_path / "sdk", folds={"train": ["v1", "gone"], "valid": []})
-    ledger = readers.Ledger(strict=False)
-    assert len(read(folder, ledger=ledger).splits["train"]) == 2
-    assert ledger.skipped == {
+    skipped = SkippedRecords(strict=False)
+    assert len(read(folder, skipped=skipped).splits["train"]) == 2
+    assert skipped.reasons == {
         ("no fold", "v2"): "stands in no list of folds.json",
         ("train", "gone"): "has no label",
     }
@@ -285,12 +286,12 @@ def test_plain_errors(tmp_path):
 def test_own_labels_are_told_or_inferred(tmp_path):
     own = sets.get("own")
     folder = plain(tmp_path / "a", ROWS[:2], text=steps([1, 1], 1, 1))
-    assert own.labels(folder) == LabelSpec("class", ("happy", "sad"))
+    assert own.label_spec("sequences", folder) == LabelSpec("class", ("happy", "sad"))
     (folder / "labels.json").write_text('{"kind": "class", "classes": ["sad", "happy"]}')
-    assert own.labels(folder) == MOOD
+    assert own.label_spec("sequences", folder) == MOOD
     (folder / "labels.json").write_text('{"kind": "guess"}')
     with pytest.raises(InputError, match="guess"):
-        own.labels(folder)
+        own.label_spec("sequences", folder)
     assert infer(["0", "2", "1"]) == LabelSpec("class", ("0", "1", "2"))
     assert infer(["0", "-1"]) == infer(["0.5", "1"]) == LabelSpec("score")
 
@@ -313,7 +314,7 @@ def test_sets_by_name():
     ],
 )
 def test_group_of_an_id(name, example, group):
-    assert sets.group(sets.get(name), example) == group
+    assert sets.get(name).group_of(example) == group
 
 
 # Real files
@@ -326,7 +327,7 @@ def test_real_mosi_text_audio():
     text = found["train"].modalities["text"]
     assert text.x.shape == (1207, 50, 384) and text.x.dtype == np.float16
     assert found["train"].modalities["audio"].mask.sum(axis=1)[:3].tolist() == [1, 10, 11]
-    assert sets.group(sets.get("mosi"), found["train"].ids[0]) == "1DmNV9C1hbY"
+    assert sets.get("mosi").group_of(found["train"].ids[0]) == "1DmNV9C1hbY"
 
 
 @pytest.mark.skipif(not REALDATA.is_dir(), reason="shared/realdata is not here: mosi_dev_aligned")

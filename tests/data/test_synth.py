@@ -9,10 +9,11 @@ import zlib
 
 import numpy as np
 import pytest
+import synth_probe
 
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw.sets import affect_synth
-from affectjax.data.synth import face, measure, probe, script, sentences, views, voice
+from affectjax.data.synth import face, measure, script, sentences, views, voice
 from affectjax.errors import InputError
 
 # Pixels are made by exact arithmetic only, so their checksum holds on every machine.
@@ -193,7 +194,7 @@ def test_all_views_are_made_quickly(made):
 
 def test_together_is_clearly_better_than_the_best_alone(made):
     features, _ = made
-    scores = probe.ceilings(features, 0)
+    scores = synth_probe.ceilings(features, 0)
     best = max(scores[name] for name in ("text", "audio", "vision"))
     assert 0.45 < best < 0.70
     assert scores["pooled"] > best + 0.08
@@ -201,8 +202,8 @@ def test_together_is_clearly_better_than_the_best_alone(made):
 
 
 def test_set_module():
-    assert LabelSpec(kind="class", classes=sentences.CLASSES) == affect_synth.LABELS
-    assert re.match(affect_synth.GROUP, "train_s03_0007").group(1) == "s03"
+    assert LabelSpec(kind="class", classes=sentences.CLASSES) == affect_synth.DATASET.labels
+    assert affect_synth.DATASET.group_of("train_s03_0007") == "s03"
     with pytest.raises(InputError, match="sequences"):
         affect_synth.generate("unpaired", 0)
 

@@ -11,10 +11,9 @@ from unpaired_layouts import affectnet_arrays, affectnet_tables, iemocap, meld, 
 
 from affectjax import emotions
 from affectjax.data.media import codec
-from affectjax.data.prepare import clip_planning, planning, prepared
-from affectjax.data.prepare.clip_planning import Storage
+from affectjax.data.prepare import plan, prepared, request
 from affectjax.data.raw import sets
-from affectjax.data.raw.readers import Ledger
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
 NAMES = (
@@ -38,9 +37,9 @@ def said(found):
 def test_a_folder_of_something_else(name, tmp_path):
     touch(tmp_path / "readme.txt")
     with pytest.raises(InputError, match=f"nothing of {name} here; looked for "):
-        sets.get(name).clips(tmp_path, Ledger())
+        sets.get(name).clips(tmp_path, SkippedRecords())
     with pytest.raises(InputError, match="none: no such file or folder"):
-        sets.get(name).clips(tmp_path / "none", Ledger())
+        sets.get(name).clips(tmp_path / "none", SkippedRecords())
 
 
 @pytest.mark.parametrize(
@@ -59,13 +58,12 @@ def test_a_folder_of_something_else(name, tmp_path):
     ],
 )
 def test_group_of_an_id(name, example, group):
-    assert sets.group(sets.get(name), example) == group
+    assert sets.get(name).group_of(example) == group
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_seven_emotions_are_in_each_set(name):
-    module = sets.get(name)
-    classes = getattr(module, "CLIP_LABELS", module.LABELS).classes
+    classes = sets.get(name).label_spec("clips").classes
     found = set(emotions.table("seven", classes).values())
     missing = {
         "imagen": {"disgust", "fear", "sadness", "surprise"},
@@ -87,7 +85,7 @@ def test_rafdb(above, tmp_path):
     assert said(found) == train | {"test_0001": ("test", "happiness")} and skipped == {}
     assert found["test_0001"].video == basic / "Image" / "aligned" / "test_0001_aligned.jpg"
     assert (found["test_0001"].audio, found["test_0001"].text) == (None, None)
-    assert sets.get("rafdb").LABELS.classes == words
+    assert sets.get("rafdb").labels.classes == words
 
 
 def test_rafdb_as_found(tmp_path):
@@ -117,7 +115,7 @@ def test_rafdb_lines_that_are_skipped(tmp_path):
         ("train", "x"): "is not train_ or test_, .jpg and a label",
     }
     with pytest.raises(InputError, match=r"label\.txt: line 2: train: example train_2: label '8'"):
-        sets.get("rafdb").clips(tmp_path, Ledger(strict=True))
+        sets.get("rafdb").clips(tmp_path, SkippedRecords(strict=True))
 
 
 def test_rafdb_without_images_or_with_a_broken_list(tmp_path):
@@ -162,13 +160,13 @@ def test_affectnet_rows_that_are_skipped(tmp_path):
     train = [("1/a.jpg", 1), ("1/b.jpg", 11), ("1/c.jpg", ""), ("1/a.jpg", 2), ("1/gone.jpg", 3)]
     affectnet_tables(tmp_path, train, [("1/a.jpg", 6)])
     touch(tmp_path / "Manually_Annotated_Images" / "1" / "a.jpg")
-    clips = sets.get("affectnet").clips(tmp_path, ledger := Ledger(strict=False))
+    clips = sets.get("affectnet").clips(tmp_path, skipped := SkippedRecords(strict=False))
     assert [(c.split, c.id, c.label) for c in clips] == [
         ("train", "1/a.jpg", "happy"),
         ("test", "1/a.jpg", "anger"),
     ]
-    assert ledger.skipped.pop(("train", "1/gone.jpg")).endswith("1/gone.jpg is not there")
-    assert ledger.skipped == {
+    assert skipped.reasons.pop(("train", "1/gone.jpg")).endswith("1/gone.jpg is not there")
+    assert skipped.reasons == {
         ("train", "1/b.jpg"): "expression '11' is none of 0 to 10",
         ("train", "1/c.jpg"): "expression '' is none of 0 to 10",
         ("train", "1/a.jpg"): "is listed twice; the first is kept",
@@ -211,18 +209,18 @@ def test_affectnet_annotations(dtype, tmp_path):
 def test_affectnet_folders(splits, become, happy, anger, tmp_path):
     for split in splits:
         touch(tmp_path / split / happy / "a.jpg", tmp_path / split / anger / "b.png")
-    clips = sets.get("affectnet").clips(tmp_path, ledger := Ledger(strict=False))
+    clips = sets.get("affectnet").clips(tmp_path, skipped := SkippedRecords(strict=False))
     wanted = {
         (s, f"{folder}/{file}", word)
         for s in become
         for folder, file, word in ((happy, "a.jpg", "happy"), (anger, "b.png", "anger"))
     }
     assert {(c.split, c.id, c.label) for c in clips} == wanted and len(clips) == len(wanted)
-    assert ledger.skipped == {}
+    assert skipped.reasons == {}
 
 
 def test_seven_emotions_of_affectnet_leave_contempt_out():
-    found = emotions.table("seven", sets.get("affectnet").LABELS.classes)
+    found = emotions.table("seven", sets.get("affectnet").labels.classes)
     assert "contempt" not in found and len(found) == 7 and found["happy"] == "happiness"
 
 
@@ -280,7 +278,7 @@ def meld_rows():
 def test_meld_text_alone(tmp_path):
     meld(tmp_path / "train_sent_emo.csv", meld_rows())
     meld(tmp_path / "dev_sent_emo.csv", [(0, 0, "anger", "What?")])
-    clips = sets.get("meld").clips(tmp_path, Ledger())
+    clips = sets.get("meld").clips(tmp_path, SkippedRecords())
     assert [(c.split, c.id, c.label, c.text) for c in clips] == [
         ("train", "dia0_utt0", "neutral", "also I was, the point person"),
         ("train", "dia0_utt1", "joy", "Yes!"),
@@ -361,13 +359,13 @@ def test_what_is_left_of_windows_is_put_right(written, encoding, read, tmp_path,
 
 @pytest.mark.skipif(not REALDATA.is_dir(), reason="shared/realdata is not here: meld_text")
 def test_real_meld_text():
-    clips = sets.get("meld").clips(REALDATA / "meld_text", ledger := Ledger(strict=True))
+    clips = sets.get("meld").clips(REALDATA / "meld_text", skipped := SkippedRecords(strict=True))
     splits = [c.split for c in clips]
     assert {s: splits.count(s) for s in set(splits)} == {"train": 9989, "valid": 1109}
     # As the set's page counts them.
     published = dict(anger=1109, disgust=271, fear=268, joy=1743, neutral=4710, sadness=683)
     counts = {w: sum(c.label == w and c.split == "train" for c in clips) for w in published}
-    assert counts == published and ledger.skipped == {}
+    assert counts == published and skipped.reasons == {}
     letters = set("".join(c.text for c in clips))
     assert all(ord(x) >= 32 and not 0x7F <= ord(x) < 0xA0 and x != "\ufffd" for x in letters)
 
@@ -382,7 +380,7 @@ def test_goemotions(tmp_path, caplog):
     )
     write(tmp_path / "data" / "dev.tsv", "Sad\t25\teebbqej\r\n")
     with caplog.at_level(std_logging.INFO):
-        clips = sets.get("goemotions").clips(tmp_path, Ledger())
+        clips = sets.get("goemotions").clips(tmp_path, SkippedRecords())
     assert [(c.split, c.id, c.label, c.text) for c in clips] == [
         ("train", "eebbqej", "neutral", 'My favourite "food is'),
         ("train", "ed2mah1", "admiration", "Well done"),
@@ -451,7 +449,7 @@ def test_iemocap_clips(above, tmp_path, caplog):
     # The speakers of a session are in one split.
     splits = {}
     for clip in found.values():
-        splits.setdefault(sets.group(sets.get("iemocap"), clip.id), set()).add(clip.split)
+        splits.setdefault(sets.get("iemocap").group_of(clip.id), set()).add(clip.split)
     assert splits == {"Ses01": {"train"}, "Ses02": {"train"}, "Ses04": {"test"}, "Ses05": {"valid"}}
 
 
@@ -479,15 +477,17 @@ def test_iemocap_utterances_that_are_skipped(tmp_path):
 
 
 def test_iemocap_has_two_views_with_labels_of_their_own(tmp_path):
-    assert planning.views("iemocap") == ("sequences", "clips")
-    module = sets.get("iemocap")
-    assert module.LABELS.kind == "binary" and len(module.LABELS.classes) == 4
-    plan = clip_planning.make("iemocap", iemocap(tmp_path, utterances()), 0, Storage(), False)
-    assert plan.spec.kind == "class"
-    numbers = [plan.spec.classes.index(clip.label) for clip in plan.listed]
+    assert sets.get("iemocap").views == ("sequences", "clips")
+    tasks = sets.get("iemocap").label_spec("sequences")
+    assert tasks.kind == "binary" and len(tasks.classes) == 4
+    raw = iemocap(tmp_path, utterances())
+    spec = plan.make(request.Request("iemocap", raw, view="clips")).spec
+    assert spec.kind == "class"
+    clips = sets.get("iemocap").clips(raw, SkippedRecords())
+    numbers = [spec.classes.index(clip.label) for clip in clips]
     assert numbers == [0, 5, 4, 1, 8]
-    table = emotions.table("seven", plan.spec.classes)
-    assert set(plan.spec.classes) - set(table) == {"excited", "frustrated"}
+    table = emotions.table("seven", spec.classes)
+    assert set(spec.classes) - set(table) == {"excited", "frustrated"}
 
 
 def test_annotation_arrays_are_read_without_pickles(tmp_path):

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from affectjax.data.prepare import clip_planning, planning
-from affectjax.data.prepare.planning import CLIPS, SEQUENCES
+from affectjax.data.prepare import clip_storage
 from affectjax.data.raw import sets
+from affectjax.data.raw.dataset import CLIPS, SEQUENCES, VIEWS
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 from affectjax.runtime import configs
@@ -69,7 +69,7 @@ class Source(Group):
 
     def __post_init__(self):
         super().__post_init__()
-        self._one_of(view=planning.VIEWS)
+        self._one_of(view=VIEWS)
 
     @property
     def path(self) -> str:
@@ -170,14 +170,14 @@ class ImageEncoding(Group):
     """How frames are stored when clips are prepared on first use.
 
     Attributes:
-      image_encoding: see `affectjax.data.prepare.clip_planning.Storage`.
+      image_encoding: see `affectjax.data.prepare.clip_storage.Storage`.
     """
 
     image_encoding: str = "auto"
 
     def __post_init__(self):
         super().__post_init__()
-        self._one_of(image_encoding=clip_planning.ENCODINGS)
+        self._one_of(image_encoding=clip_storage.ENCODINGS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,7 +185,7 @@ class ImageFiles(Group):
     """Frames of raw files that are prepared on first use; a prepared folder keeps what it has.
 
     Attributes:
-      image_size, keep_frames, detector: see `affectjax.data.prepare.clip_planning.Storage`.
+      image_size, keep_frames, detector: see `affectjax.data.prepare.clip_storage.Storage`.
     """
 
     image_size: int = 224
@@ -202,7 +202,7 @@ class OutsideFiles(Group):
     """Files that a table names.
 
     Attributes:
-      allow_outside: see `affectjax.data.prepare.clip_planning.Storage`.
+      allow_outside: see `affectjax.data.prepare.clip_storage.Storage`.
     """
 
     allow_outside: bool = False
@@ -402,10 +402,10 @@ class DataConfig(
             self._check_folds(self.folds)
 
     @property
-    def storage(self) -> clip_planning.Storage:
+    def storage(self) -> clip_storage.Storage:
         """Returns how raw clips are stored when they are prepared."""
-        keys = (field.name for field in dataclasses.fields(clip_planning.Storage))
-        return clip_planning.Storage(**{key: getattr(self, key) for key in keys})
+        keys = (field.name for field in dataclasses.fields(clip_storage.Storage))
+        return clip_storage.Storage(**{key: getattr(self, key) for key in keys})
 
 
 GROUPS = tuple(base for base in DataConfig.__mro__[1:] if base not in (Group, object))
@@ -438,21 +438,20 @@ def parts(
     where = f"config.data.sources.{source}" if source else "config.data"
     if "name" not in section:
         raise InputError(f'config key "{where}.name" is missing')
-    module = sets.get(section["name"])
-    made_by_code = hasattr(module, "generate")
+    dataset = sets.get(section["name"])
+    made_by_code = dataset.generate is not None
     found: list[type[Group]] = [Source]
     if section.get("view", SEQUENCES) == SEQUENCES:
         found += [FeatureSequences] if made_by_code else [FeatureFiles, FeatureSequences]
         found += [Sentences] if section.get("words") else []
     else:
         named = (source,) if source else tuple(section.get("modalities", ()))
-        have = getattr(module, "CLIP_MODALITIES", MODALITIES)
-        used = [m for m in MODALITIES if m in have and (not named or m in named)]
+        used = [m for m in dataset.clip_modalities if not named or m in named]
         found += [Sentences] if "text" in used else []
         found += [Sound] if "audio" in used else []
         if "vision" in used:
             found += [Frames, ImageEncoding, *([] if made_by_code else [ImageFiles])]
-        found += [OutsideFiles] if "allow_outside" in getattr(module, "OPTIONS", ()) else []
+        found += [OutsideFiles] if dataset.takes_outside else []
     found += [Splits, Labels, Loading]
     return tuple(found if source else [*found, Runs, Missing, Modalities, *more])
 

@@ -38,7 +38,7 @@ class Dataset:
       prepared: what lies on disk.
       parts: which of it serves as what.
       spec: what the labels mean, after `threshold` and `class_map`.
-      modalities: in house order.
+      modalities: in the order of MODALITIES.
       inputs: how records become batches; `tokenizer` and `statistics` are its.
     """
 
@@ -157,7 +157,7 @@ class Dataset:
         return self.parts.index(part.source).label[part.rows]
 
     def kept(self, part: Part) -> np.ndarray:
-        """Returns `[N, 3]` bool: which modalities each example of a part shows, in house order."""
+        """Returns `[N, 3]` bool: which modalities each example of a part shows, by MODALITIES."""
         return self.parts.kept(part.source)[part.rows]
 
     def save_missing(self, workdir: Path) -> None:
@@ -223,7 +223,7 @@ class Dataset:
         return read
 
     def _keys(self) -> list[tuple[int, str]]:
-        """Returns the column of each modality in house order, and its name in a record."""
+        """Returns the column of each modality among MODALITIES, and its name in a record."""
         return [
             (MODALITIES.index(m), "transcript" if self._is(m) == "text" else m)
             for m in self.modalities
@@ -386,7 +386,7 @@ def load_statistics(path: Path) -> dict[str, dict[str, np.ndarray]]:
 
 def _prepare(config: DataConfig) -> Path:
     """Returns the prepared folder for the config, preparing raw files in the cache if need be."""
-    made_by_code = hasattr(sets.get(config.name), "generate")
+    made_by_code = sets.get(config.name).generate is not None
     if not config.path and not made_by_code:
         raise InputError(f'"config.data.dir" is empty: where are the files of {config.name}?')
     default = os.environ.get("AFFECTJAX_CACHE") or Path.home() / ".cache" / "affectjax"

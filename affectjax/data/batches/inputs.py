@@ -145,7 +145,7 @@ class Inputs:
     """How records become batches.
 
     Attributes:
-      kinds: by modality, in house order.
+      kinds: by modality, in the order of MODALITIES.
       spec: what the labels mean.
       tokenizer: of the text; None where there is none.
       statistics: by modality `{"mean": [D], "std": [D]}`; features of the others stay as they are.
@@ -166,7 +166,7 @@ class Inputs:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Returns the modalities, in house order."""
+        """Returns the modalities, in the order of MODALITIES."""
         return tuple(self.kinds)
 
     def nbytes(self) -> int:

@@ -22,7 +22,7 @@ RANDOM = "random"
 
 
 def subsets(modalities: Sequence[str]) -> list[tuple[str, ...]]:
-    """Returns every non-empty subset, small ones first, in house order."""
+    """Returns every non-empty subset, small ones first, in the order of MODALITIES."""
     return [
         chosen
         for size in range(1, len(modalities) + 1)

@@ -1,6 +1,6 @@
 """What somebody hands over to be recognised: a file, a folder of files, a table, or a sentence.
 
-It is decoded as `clip_writing` decodes a training set, so that a file of that set gives its record.
+It is decoded as a training set is when it is prepared, so that a file of that set gives its record.
 
 Letters: T frames, H height, W width, K boxes, S samples.
 """
@@ -21,9 +21,10 @@ from affectjax.data.batches.config import DataConfig
 from affectjax.data.batches.inputs import Features, Frames, Inputs, Record
 from affectjax.data.clip import Clip
 from affectjax.data.media import containers, decoding, faces
-from affectjax.data.prepare import clip_writing, planning, writing
-from affectjax.data.prepare.clip_planning import Storage
+from affectjax.data.prepare import clip_storage, request, write
+from affectjax.data.prepare.clip_storage import Storage
 from affectjax.data.raw import file_lists, sets
+from affectjax.data.raw.dataset import CLIPS
 from affectjax.data.raw.sets import clips as own_clips
 from affectjax.errors import InputError
 from affectjax.modalities import SAMPLE_RATE
@@ -120,10 +121,8 @@ def storage(data: DataConfig, inputs: Inputs) -> Storage:
       data: of the run.
       inputs: of the run.
     """
-    made = hasattr(sets.get(data.name), "generate")
-    how = dataclasses.replace(data.storage, detector="none") if made else _stored(data)
-    if how.image_encoding == "auto":
-        how = dataclasses.replace(how, image_encoding="png" if made else "jpeg")
+    generated = sets.get(data.name).generate is not None
+    how = (data.storage if generated else _stored(data)).resolved(generated)
     vision = inputs.kinds.get("vision")
     size = vision.size if isinstance(vision, Frames) else how.image_size
     return dataclasses.replace(how, image_size=size)
@@ -132,18 +131,18 @@ def storage(data: DataConfig, inputs: Inputs) -> Storage:
 def _stored(data: DataConfig) -> Storage:
     """Returns what a run's prepared folder says of itself, else what its config says."""
     root = Path(data.dir)
-    below = root / data.name / planning.folder(planning.CLIPS, False) / planning.VERSION
-    folder = root if (root / writing.CARD).is_file() else below
+    below = root / data.name / request.folder(CLIPS, False) / request.VERSION
+    folder = root if (root / write.CARD).is_file() else below
     if not root.exists():
         logging.warning(
             "config.data.dir is not there any more: %s; its clips are taken to be stored as "
             "config.data says",
             root,
         )
-    raw = folder == below and planning.has_files(data.name, root, planning.CLIPS, False)
-    if raw or not (folder / writing.CARD).is_file():
+    raw = folder == below and request.has_files(request.Request(data.name, root, view=CLIPS))
+    if raw or not (folder / write.CARD).is_file():
         return data.storage
-    said = writing.read_card(folder)["options"]
+    said = write.read_card(folder)["options"]
     keys = [field.name for field in dataclasses.fields(Storage) if field.name in said]
     how = dataclasses.replace(data.storage, **{key: said[key] for key in keys})
     # The card knows a detector's file by its name alone.
@@ -209,7 +208,7 @@ class Reader:
         """
         clip = self._needed(clip)
         files = _played(clip)
-        sound = clip_writing.sound_file(clip)
+        sound = clip_storage.sound_file(clip)
         for start, end in windows(max(map(decoding.duration, files), default=0.0), window, hop):
             seen = {f: decoding.timeline(f, self._storage.keep_frames, start, end) for f in files}
             part = Clip(
@@ -226,7 +225,7 @@ class Reader:
         """Returns the clip without what the model does not read."""
         changes: dict[str, Any] = {}
         if "vision" not in self.readable:
-            changes |= {"audio": clip_writing.sound_file(clip), "video": None}
+            changes |= {"audio": clip_storage.sound_file(clip), "video": None}
         if "audio" not in self.readable:
             changes |= {"audio": None, "waveform": np.zeros(0, np.float32)}
         if "text" not in self.readable:
@@ -237,7 +236,7 @@ class Reader:
         """Returns the record of a clip, and how many faces are in each frame that was looked at."""
         looks = clip.video is not None or clip.frames is not None
         detector = _Counted(self._detector) if looks and self._detector else None
-        found = clip_writing.decode(clip, self._storage, detector, made=False)
+        found = clip_storage.decode(clip, self._storage, detector, generated=False)
         text = (clip.text or "").strip()
         record = {"id": clip.id, "transcript": text}
         record |= {
@@ -313,5 +312,5 @@ def cut_short(path: Path) -> str | None:
 
 def _played(clip: Clip) -> list[Path]:
     """Returns the files of a clip that have a time: no image, and no folder of frames."""
-    files = dict.fromkeys(f for f in (clip.video, clip_writing.sound_file(clip)) if f is not None)
+    files = dict.fromkeys(f for f in (clip.video, clip_storage.sound_file(clip)) if f is not None)
     return [f for f in files if f.is_file() and f.suffix.lower() not in decoding.IMAGES]

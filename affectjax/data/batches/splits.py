@@ -50,7 +50,7 @@ class Parts:
 
     Attributes:
       spec: what the labels mean, after `threshold` and `class_map`.
-      modalities: those to use, in house order.
+      modalities: those to use, in the order of MODALITIES.
     """
 
     def __init__(self, config: DataConfig, prepared: Prepared, spec: LabelSpec | None = None):
@@ -75,7 +75,7 @@ class Parts:
         self._kept: dict[str, np.ndarray] = {}
         self._folded, self._folds = _FOLDED, prepared.folds
         if config.kfold:
-            self._folded, self._folds = config.train, self._deal()
+            self._folded, self._folds = config.train, self._make_folds()
 
     def find(self, role: str) -> Part:
         """Returns what serves as "train", "valid" or "test".
@@ -89,7 +89,7 @@ class Parts:
         name = getattr(self.config, role)
         split = self.config.train if name == HOLDOUT else name
         if self.config.kfold and role == "train":
-            split = role  # of the fold; the key names the split on disk that was dealt
+            split = role  # of the fold; the key names the split on disk that was split into folds
         source, rows = self._split(role, split)
         if split == self.config.train and self._held_out is not None:
             rows = rows[self._held_out == (name == HOLDOUT)]
@@ -150,7 +150,7 @@ class Parts:
         return self._indices[source]
 
     def kept(self, source: str) -> np.ndarray:
-        """Returns `[N, 3]` bool: what each example of a split on disk shows, in house order.
+        """Returns `[N, 3]` bool: what each example of a split on disk shows, by MODALITIES.
 
         Those modalities that it has, less those that the config does not use or takes away.
 
@@ -171,20 +171,20 @@ class Parts:
         """Returns `[N]` bool over the training split: whole groups, drawn until enough are out."""
         if self.config.valid != HOLDOUT:
             return None
-        module = sets.get(self.config.name)
+        group_of = sets.get(self.config.name).group_of
         source, rows = self._split("train", self.config.train)
         ids = self.index(source).ids
-        groups = np.array([sets.group(module, ids[row]) for row in rows])
+        groups = np.array([group_of(ids[row]) for row in rows])
         names, counts = np.unique(groups, return_counts=True)
         order = np.random.Generator(np.random.Philox(self.config.seed)).permutation(len(names))
         before = np.cumsum(counts[order]) - counts[order]
         out = names[order][before < self.config.holdout * len(groups)]
         return np.isin(groups, out)
 
-    def _deal(self) -> dict[str, dict[str, list[str]]]:
+    def _make_folds(self) -> dict[str, dict[str, list[str]]]:
         """Returns ids by split of the one fold that the config names, as `Prepared.folds` has them.
 
-        All examples of the training split are dealt, whatever `class_map` keeps: the folds of
+        All examples of the training split get a fold, whatever `class_map` keeps: the folds of
         another map are the same.
         """
         config, there = self.config, ", ".join(self.prepared.folds)
@@ -195,8 +195,8 @@ class Parts:
             )
         if not config.fold:
             raise InputError(f'{said} "config.data.fold" is empty; allowed: 1 to {config.kfold}')
-        module, ids = sets.get(config.name), self.index(config.train).ids
-        groups = [sets.group(module, name) for name in ids]
+        ids = self.index(config.train).ids
+        groups = [sets.get(config.name).group_of(name) for name in ids]
         if len(set(groups)) < config.kfold:
             raise InputError(
                 f"{said} split {config.train!r} of {config.name} has {len(set(groups))} videos or "
@@ -205,7 +205,8 @@ class Parts:
         tested = int(config.fold) - 1
         roles = {tested: "test", (tested + 1) % config.kfold: "valid"}
         splits: dict[str, list[str]] = {"train": [], "valid": [], "test": []}
-        for name, part in zip(ids, deal(groups, config.kfold, config.seed).tolist(), strict=True):
+        numbers = assign_folds(groups, config.kfold, config.seed).tolist()
+        for name, part in zip(ids, numbers, strict=True):
             splits[roles.get(part, "train")].append(name)
         return {config.fold: splits}
 
@@ -289,10 +290,10 @@ class Parts:
         return chosen(self.config.modalities, have, "config.data.modalities")
 
 
-def deal(groups: Sequence[str], count: int, seed: int) -> np.ndarray:
+def assign_folds(groups: Sequence[str], count: int, seed: int) -> np.ndarray:
     """Returns `[N]` int, the part of each example, from 0: whole groups, parts of about one size.
 
-    Large groups are dealt before small ones, each to the part that has the fewest examples so far:
+    Large groups come before small ones, each to the part that has the fewest examples so far:
     two parts never differ by more than the largest group. Chance orders each `count` groups that
     follow one another in size, and groups of one size.
 

@@ -1,49 +1,43 @@
-"""Looks at a feature set before anybody trains on it, and says what is wrong with it.
-
-Letters: N examples, T steps, D features.
-"""
+"""Looks at a data set before anybody trains on it, and says what is wrong with it."""
 
 import collections
 import dataclasses
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from affectjax.data.labels import LabelSpec
-from affectjax.data.sequences import FeatureSet, Sequences, Split
+from affectjax.data.prepare.examples import Seen
+from affectjax.data.prepare.feature_report import FeatureReport
+from affectjax.modalities import MODALITIES
 
-_CHUNK = 256
-_WORST = 5
 _TRAIN = "train"
+_FEW = 5
+Reasons = Mapping[tuple[str, str], str]
 
 
 @dataclasses.dataclass(frozen=True)
-class ModalityReport:
-    """One modality of one split.
+class Group:
+    """The examples of a split, or of a split of a fold.
 
     Attributes:
-      shape: `[N, T, D]` as it lies in the file.
-      dtype: its precision there.
-      lengths: least, median and greatest number of valid steps, of the examples that have it.
-      absent: how many examples do not have it.
-      nan: NaN values in valid steps.
-      inf: infinite values in valid steps.
-      worst: the dimensions with most non-finite values, and how many.
-      dead: dimensions without one finite value.
-      constant: dimensions with one finite value throughout.
+      count: how many.
+      labels: how many by class, by range of scores, or by yes of a task.
+      has: by modality, how many have it.
+      words: least, median and greatest number of words of their texts; None without texts.
+      features: by modality that is features, what these look like.
+      faults: id, and what is wrong with its label.
+      same: the label of all examples, where there are several and they have one; else None.
     """
 
-    shape: tuple[int, int, int]
-    dtype: str
-    lengths: tuple[int, float, int]
-    absent: int
-    nan: int
-    inf: int
-    worst: tuple[tuple[int, int], ...]
-    dead: tuple[int, ...]
-    constant: tuple[int, ...]
+    count: int
+    labels: dict[str, int]
+    has: dict[str, int]
+    words: tuple[int, float, int] | None
+    features: Mapping[str, FeatureReport]
+    faults: tuple[tuple[str, str], ...]
+    same: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,67 +45,59 @@ class Diagnosis:
     """What `examine` found.
 
     Attributes:
-      counts: examples by split.
-      modalities: by split, then by modality.
-      labels: by split, how many examples by class, by range of scores, or by yes of a task.
-      twice: ids that stand twice in one split.
-      shared: ids that stand in two splits.
+      splits: by split.
+      folds: by fold, then by split.
+      skipped: by (split, id), why an example cannot be used: a missing or unreadable file, a wrong
+        label, an id that stands twice, no modality.
       checksums: sha256 by file name.
       problems: what would spoil a training.
       warnings: what a preparation mends or what one should know.
     """
 
-    counts: dict[str, int]
-    modalities: dict[str, dict[str, ModalityReport]]
-    labels: dict[str, dict[str, int]]
-    twice: tuple[str, ...]
-    shared: tuple[str, ...]
+    splits: dict[str, Group]
+    folds: dict[str, dict[str, Group]]
+    skipped: dict[tuple[str, str], str]
     checksums: dict[str, str]
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
 def examine(
-    features: FeatureSet,
+    splits: Mapping[str, Iterable[Seen]],
     spec: LabelSpec,
     *,
+    reports: Mapping[str, Mapping[str, FeatureReport]] | None = None,
     checksums: Mapping[str, str] | None = None,
-    skipped: Mapping[tuple[str, str], str] | None = None,
+    skipped: Reasons | None = None,
+    test_only: bool = False,
 ) -> Diagnosis:
-    """Returns what a feature set holds and what is wrong with it.
+    """Returns what a data set holds and what is wrong with it.
 
     Args:
-      features: as a reader returned it.
+      splits: the examples of each.
       spec: what the labels should be.
+      reports: by split and modality, of features.
       checksums: sha256 by name of the files that it came from.
-      skipped: by (split, id), what the reader already found wrong (`readers.Ledger.skipped`).
+      skipped: by (split, id), what cannot be used, complete once `splits` were looked at.
+      test_only: whether the set has nothing to train on, and need not have.
     """
-    modalities = {
-        name: {modality: _look(sequences) for modality, sequences in split.ordered()}
-        for name, split in features.splits.items()
-    }
-    twice, shared = _repeated(features)
-    skipped = skipped or {}
+    reports = reports or {}
+    seen = {split: list(examples) for split, examples in splits.items()}
+    skipped = dict(skipped or {})
+    groups = {split: _group(those, spec, reports.get(split, {})) for split, those in seen.items()}
+    folds = _folds(seen, spec)
+    trained = {f"fold {fold}: ": parts for fold, parts in folds.items()} or {"": groups}
+    facts = ()
+    if test_only:
+        trained, facts = {}, ("every example is for the test of what another set trained",)
     return Diagnosis(
-        counts={name: len(split) for name, split in features.splits.items()},
-        modalities=modalities,
-        labels={n: histogram(split.label, spec) for n, split in features.splits.items()},
-        twice=twice,
-        shared=shared,
+        splits=groups,
+        folds=folds,
+        skipped=skipped,
         checksums=dict(checksums or {}),
-        problems=tuple(_problems(features, spec, modalities, twice, shared, skipped)),
-        warnings=tuple(_warnings(modalities, skipped)),
+        problems=tuple(_problems(seen, groups, trained, spec, skipped)),
+        warnings=(*facts, *_warnings(groups, folds, skipped)),
     )
-
-
-def checksum(path: Path) -> str:
-    """Returns the sha256 of a file.
-
-    Args:
-      path: the file.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def format(diagnosis: Diagnosis) -> str:
@@ -121,60 +107,63 @@ def format(diagnosis: Diagnosis) -> str:
       diagnosis: from `examine`.
     """
     lines = [f"{name}  sha256 {digest}" for name, digest in diagnosis.checksums.items()]
-    for split, count in diagnosis.counts.items():
-        lines += ["", f"{split}: {count} examples"]
-        for modality, report in diagnosis.modalities[split].items():
-            lines.append("  " + _line(modality, report))
-        shares = ", ".join(f"{key}: {n}" for key, n in diagnosis.labels[split].items())
-        lines.append(f"  label   {shares}")
-    for title, entries in (("Warnings", diagnosis.warnings), ("Problems", diagnosis.problems)):
+    for split, group in diagnosis.splits.items():
+        lines += _lines(split, group)
+    for fold, parts in diagnosis.folds.items():
+        for split, group in parts.items():
+            lines += _lines(f"fold {fold}, {split}", group)
+    lists = {"Skipped": [f"{s}: {i}: {why}" for (s, i), why in diagnosis.skipped.items()]}
+    lists |= {"Warnings": diagnosis.warnings, "Problems": diagnosis.problems}
+    for title, entries in lists.items():
         lines += ["", f"{title}: {len(entries) or 'none'}", *(f"  {entry}" for entry in entries)]
-    return "\n".join(lines)
+    return "\n".join(lines).lstrip("\n")
 
 
-def _line(modality: str, report: ModalityReport) -> str:
-    low, median, high = report.lengths
-    line = (
-        f"{modality:7s} {list(report.shape)} {report.dtype}, steps {low} to {high}"
-        f" (median {median:g}), absent in {report.absent}, NaN {report.nan}, inf {report.inf}"
-    )
-    if report.worst:
-        line += ", worst dimensions " + ", ".join(f"{d} ({n})" for d, n in report.worst)
-    return line
+def _lines(title: str, group: Group) -> list[str]:
+    lines = ["", f"{title}: {group.count} examples"]
+    for m in MODALITIES:
+        line = f"in {group.has[m]}"
+        if m == "text" and group.words:
+            low, median, high = group.words
+            line += f", words {low} to {high} (median {median:g})"
+        if group.features:
+            line = str(group.features.get(m, ""))
+        lines += [f"  {m:7s} {line}"] if line else []
+    shares = ", ".join(f"{name}: {n}" for name, n in group.labels.items())
+    return [*lines, f"  label   {shares}"]
 
 
-def _look(sequences: Sequences) -> ModalityReport:
-    """Returns the report of one modality, a few hundred examples at a time to spare memory."""
-    x, mask = sequences.x, sequences.mask
-    width = x.shape[2]
-    nan, inf = np.zeros(width, np.int64), np.zeros(width, np.int64)
-    low, high = np.full(width, np.inf), np.full(width, -np.inf)
-    for start in range(0, len(x), _CHUNK):
-        steps = x[start : start + _CHUNK][mask[start : start + _CHUNK]]
-        finite = np.isfinite(steps)
-        nan += np.isnan(steps).sum(axis=0)
-        inf += np.isinf(steps).sum(axis=0)
-        low = np.minimum(low, np.where(finite, steps, np.inf).min(axis=0, initial=np.inf))
-        high = np.maximum(high, np.where(finite, steps, -np.inf).max(axis=0, initial=-np.inf))
-    lengths = mask.sum(axis=1)
-    here = lengths[lengths > 0]
-    spread = (int(here.min()), float(np.median(here)), int(here.max())) if len(here) else (0, 0, 0)
-    bad = nan + inf
-    order = [int(d) for d in np.argsort(-bad, kind="stable")[:_WORST] if bad[d]]
-    return ModalityReport(
-        shape=x.shape,
-        dtype=str(x.dtype),
-        lengths=spread,
-        absent=int((lengths == 0).sum()),
-        nan=int(nan.sum()),
-        inf=int(inf.sum()),
-        worst=tuple((d, int(bad[d])) for d in order),
-        dead=tuple(np.flatnonzero(low > high).tolist()) if len(here) else (),
-        constant=tuple(np.flatnonzero(low == high).tolist()),
+def _group(
+    examples: Sequence[Seen], spec: LabelSpec, features: Mapping[str, FeatureReport] | None = None
+) -> Group:
+    has = collections.Counter(m for example in examples for m in example.has)
+    words = [example.words for example in examples if example.words]
+    labels = np.array([example.label for example in examples])
+    faults = spec.faults(labels) if examples else {}
+    right = np.delete(labels, list(faults), axis=0)
+    return Group(
+        count=len(examples),
+        labels=_histogram(labels, spec) if examples else {},
+        has={m: has[m] for m in MODALITIES},
+        words=(min(words), float(np.median(words)), max(words)) if words else None,
+        features=features or {},
+        faults=tuple((examples[row].id, reason) for row, reason in faults.items()),
+        same=right[0].tolist() if len(right) > 1 and (right == right[0]).all() else None,
     )
 
 
-def histogram(label: np.ndarray, spec: LabelSpec) -> dict[str, int]:
+def _folds(seen: Mapping[str, Sequence[Seen]], spec: LabelSpec) -> dict[str, dict[str, Group]]:
+    parts: dict[str, dict[str, list[Seen]]] = {}
+    for example in (example for examples in seen.values() for example in examples):
+        for fold, split in example.folds.items():
+            parts.setdefault(fold, {}).setdefault(split, []).append(example)
+    return {
+        fold: {split: _group(examples, spec) for split, examples in sorted(splits.items())}
+        for fold, splits in sorted(parts.items())
+    }
+
+
+def _histogram(label: np.ndarray, spec: LabelSpec) -> dict[str, int]:
     """Returns how often each class, task or range of scores occurs."""
     if spec.kind == "binary":
         return {n: int((label[:, k] == 1).sum()) for k, n in enumerate(spec.classes)}
@@ -191,79 +180,85 @@ def histogram(label: np.ndarray, spec: LabelSpec) -> dict[str, int]:
     }
 
 
-def _repeated(features: FeatureSet) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Returns the ids that stand twice in a split, and those in two splits."""
-    counted = [collections.Counter(split.ids) for split in features.splits.values()]
-    twice = {name for counter in counted for name, n in counter.items() if n > 1}
-    places = collections.Counter(name for counter in counted for name in counter)
-    return tuple(sorted(twice)), tuple(sorted(name for name, n in places.items() if n > 1))
-
-
 def _problems(
-    features: FeatureSet,
+    seen: Mapping[str, Sequence[Seen]],
+    groups: Mapping[str, Group],
+    trained: Mapping[str, Mapping[str, Group]],
     spec: LabelSpec,
-    modalities: Mapping[str, Mapping[str, ModalityReport]],
-    twice: Sequence[str],
-    shared: Sequence[str],
-    skipped: Mapping[tuple[str, str], str],
-) -> Iterable[str]:
-    """Yields one sentence for each thing that would spoil a training."""
-    if _TRAIN not in features.splits:
-        yield f"there is no split named {_TRAIN}; there are {', '.join(features.splits)}"
-    for name, split in features.splits.items():
-        if not len(split):
-            yield f"{name}: the split is empty"
-        yield from _label_problems(name, split, spec, skipped)
-    if shared:
-        yield f"{len(shared)} ids stand in two splits, such as {_few(shared)}"
-    if twice:
-        yield f"{len(twice)} ids stand twice in a split, such as {_few(twice)}"
-    for modality, report in modalities.get(_TRAIN, {}).items():
+    skipped: Reasons,
+) -> Iterator[str]:
+    """Yields one sentence for each thing that would spoil a training of `trained`, by place."""
+    for where, splits in trained.items():
+        if _TRAIN not in splits:
+            there = ", ".join(splits) or "none"
+            yield f"{where}there is no split named {_TRAIN}; there are {there}"
+        elif splits[_TRAIN].same is not None:
+            value = splits[_TRAIN].same if spec.kind == "score" else "the same"
+            yield f"{where}{_TRAIN}: every label is {value}"
+    for split, group in groups.items():
+        if not group.count:
+            unusable = any(name == split for name, _ in skipped)
+            why = "has no example that can be used" if unusable else "the split is empty"
+            yield f"{split}: {why}"
+        for name, fault in group.faults[:1]:
+            # The reader saw the label as it was written; here an unreadable one is only a mark.
+            reason = skipped.get((split, name), fault)
+            yield f"{split}: {len(group.faults)} labels are wrong, first that of {name}: {reason}"
+    yield from _repeated(seen)
+    for m, report in groups[_TRAIN].features.items() if _TRAIN in groups else ():
         if not report.lengths[2]:
-            yield f"{_TRAIN}: {modality} has no valid step"
+            yield f"{_TRAIN}: {m} has no valid step"
         elif len(report.dead) == report.shape[2]:
-            yield f"{_TRAIN}: {modality} has no finite value at all"
+            yield f"{_TRAIN}: {m} has no finite value at all"
         elif report.dead:
-            yield f"{_TRAIN}: {modality} has no finite value in dimensions {_few(report.dead)}"
+            yield f"{_TRAIN}: {m} has no finite value in dimensions {_few(report.dead)}"
 
 
-def _label_problems(
-    name: str, split: Split, spec: LabelSpec, skipped: Mapping[tuple[str, str], str]
-) -> Iterable[str]:
-    faults = spec.faults(split.label)
-    if faults:
-        row = next(iter(faults))
-        # The reader saw the label as it was written; here an unreadable one is only a mark.
-        reason = skipped.get((name, split.ids[row]), faults[row])
-        yield f"{name}: {len(faults)} labels are wrong, first that of {split.ids[row]}: {reason}"
-    right = np.delete(split.label, list(faults), axis=0)
-    if name == _TRAIN and len(right) > 1 and (right == right[0]).all():
-        yield f"{name}: every label is {right[0].tolist()}"
+def _repeated(seen: Mapping[str, Sequence[Seen]]) -> Iterator[str]:
+    """Yields a sentence for ids that stand in two splits, and for those twice in one."""
+    counted = [collections.Counter(example.id for example in those) for those in seen.values()]
+    places = collections.Counter(name for counter in counted for name in counter)
+    shared = sorted(name for name, count in places.items() if count > 1)
+    twice = sorted({name for counter in counted for name, n in counter.items() if n > 1})
+    for names, where in ((shared, "in two splits"), (twice, "twice in a split")):
+        if names:
+            yield f"{len(names)} ids stand {where}, such as {_few(names)}"
 
 
 def _warnings(
-    modalities: Mapping[str, Mapping[str, ModalityReport]],
-    skipped: Mapping[tuple[str, str], str],
-) -> Iterable[str]:
+    groups: Mapping[str, Group], folds: Mapping[str, Mapping[str, Group]], skipped: Reasons
+) -> Iterator[str]:
     """Yields one sentence for each thing that does not stop a training."""
-    for split, reports in modalities.items():
-        for modality, report in reports.items():
-            if report.nan or report.inf:
-                yield (
-                    f"{split}: {modality} has {report.nan} NaN and {report.inf} infinite values;"
-                    " preparing sets them to 0"
-                )
-    for modality, report in modalities.get(_TRAIN, {}).items():
-        if report.constant:
-            yield f"{_TRAIN}: {modality} is constant in dimensions {_few(report.constant)}"
     if skipped:
         (split, name), reason = next(iter(skipped.items()))
         yield (
-            f"{len(skipped)} records cannot be used and would be skipped, first {name} of {split}:"
+            f"{len(skipped)} examples cannot be used and would be skipped, first {name} of {split}:"
             f" {reason}"
         )
+    for where, parts in {"": groups, **{f"fold {f}, ": s for f, s in folds.items()}}.items():
+        for split, group in parts.items():
+            if group.features:
+                yield from _feature_warnings(split, group.features)
+                continue
+            for m, count in group.has.items():
+                if 0 < count < group.count:
+                    yield f"{where}{split}: {group.count - count} examples have no {m}"
+            none = [name for name, count in group.labels.items() if not count]
+            if none and group.count:
+                yield f"{where}{split}: has no example of {', '.join(none)}"
+
+
+def _feature_warnings(split: str, features: Mapping[str, FeatureReport]) -> Iterator[str]:
+    for m, report in features.items():
+        if report.nan or report.inf:
+            yield (
+                f"{split}: {m} has {report.nan} NaN and {report.inf} infinite values; preparing"
+                " sets them to 0"
+            )
+        if split == _TRAIN and report.constant:
+            yield f"{split}: {m} is constant in dimensions {_few(report.constant)}"
 
 
 def _few(values: Sequence) -> str:
-    more = f" and {len(values) - _WORST} more" if len(values) > _WORST else ""
-    return ", ".join(str(v) for v in values[:_WORST]) + more
+    more = f" and {len(values) - _FEW} more" if len(values) > _FEW else ""
+    return ", ".join(str(v) for v in values[:_FEW]) + more

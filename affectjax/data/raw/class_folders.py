@@ -10,7 +10,8 @@ from pathlib import Path
 
 from affectjax.data.clip import Clip
 from affectjax.data.media import decoding
-from affectjax.data.raw.readers import Ledger
+from affectjax.data.raw import file_lists
+from affectjax.data.skipped import SkippedRecords
 
 
 def find(raw: Path, words: Mapping[str, str]) -> Path | None:
@@ -23,7 +24,28 @@ def find(raw: Path, words: Mapping[str, str]) -> Path | None:
     return next((p for p in _places(raw) if any(_word(f) in words for f in _folders(p))), None)
 
 
-def clips(place: Path, words: Mapping[str, str], split: str, ledger: Ledger) -> list[Clip]:
+def clips_below(
+    raw: Path, name: str, words: Mapping[str, str], split: str, skipped: SkippedRecords
+) -> list[Clip]:
+    """Returns the images of each class, see `clips`, wherever below a folder their folders are.
+
+    Args:
+      raw: the folder of the classes' folders, or one no more than two above it.
+      name: the data set, for the message.
+      words: by name of a folder, in lower case, its class.
+      split: of all these images.
+      skipped: takes folders that are no class and files that are no image.
+
+    Raises:
+      InputError: when there is no folder of a class.
+    """
+    place = find(raw, words)
+    if place is None:
+        raise file_lists.not_found(raw, name, tuple(words))
+    return clips(place, words, split, skipped)
+
+
+def clips(place: Path, words: Mapping[str, str], split: str, skipped: SkippedRecords) -> list[Clip]:
     """Returns the images of each class, by folder and name; an id is both, as in "happy/001.jpg".
 
     Hidden files and folders are passed over.
@@ -32,14 +54,14 @@ def clips(place: Path, words: Mapping[str, str], split: str, ledger: Ledger) -> 
       place: the folder that holds the folders of classes.
       words: by name of a folder, in lower case, its class.
       split: of all these images.
-      ledger: takes folders that are no class, and files that are no image by their ending.
+      skipped: takes folders that are no class, and files that are no image by their ending.
     """
     found = []
     for folder in _folders(place):
         label = words.get(_word(folder))
         if label is None:
             names = ", ".join(dict.fromkeys(words.values()))
-            ledger.skip(str(place), split, folder.name, f"the folder is none of {names}")
+            skipped.skip(str(place), split, folder.name, f"the folder is none of {names}")
             continue
         for file in sorted(folder.iterdir()):
             name = f"{folder.name}/{file.name}"
@@ -48,7 +70,7 @@ def clips(place: Path, words: Mapping[str, str], split: str, ledger: Ledger) -> 
             if file.suffix.lower() in decoding.IMAGES and file.is_file():
                 found.append(Clip(name, label, split, video=file))
             else:
-                ledger.skip(
+                skipped.skip(
                     str(folder), split, name, f"is no image; allowed: {', '.join(decoding.IMAGES)}"
                 )
     return found

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from affectjax.data.raw.readers import Ledger
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
 SPLITS = ("train", "valid", "test")
@@ -174,14 +174,14 @@ class Member:
 
 
 def members(
-    entries: Iterable[Entry], classes: Mapping[str, str], ledger: Ledger
+    entries: Iterable[Entry], classes: Mapping[str, str], skipped: SkippedRecords
 ) -> dict[str, Member]:
     """Returns, by id, what all the lists say of a clip; those that they disagree on are skipped.
 
     Args:
       entries: the lines of all lists.
       classes: by label as written, the name of its class.
-      ledger: takes clips whose label is none of these, or not the same in all lists, and clips
+      skipped: takes clips whose label is none of these, or not the same in all lists, and clips
         that are in both splits of a fold.
     """
     found: dict[str, Member] = {}
@@ -198,6 +198,6 @@ def members(
             reason = f"is in both train and test of fold {entry.fold}"
         else:
             continue
-        ledger.skip(str(entry.where), "all", entry.id, reason)
+        skipped.skip(str(entry.where), "all", entry.id, reason)
         refused.add(entry.id)
     return {name: member for name, member in found.items() if name not in refused}

@@ -46,6 +46,21 @@ def load(path: str | Path) -> Any:
     return _text_keys(content)
 
 
+def load_splits(path: Path) -> dict[str, dict]:
+    """Returns a pickle that is a dictionary of splits, each a dictionary of arrays.
+
+    Args:
+      path: the pickle.
+
+    Raises:
+      InputError: when it is something else, or see `load`.
+    """
+    content = load(path)
+    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
+        raise InputError(f"{path}: expected a dictionary of splits, each a dictionary of arrays")
+    return {str(name): part for name, part in content.items()}
+
+
 class _Unpickler(pickle.Unpickler):
     """An unpickler that knows the names in `_ALLOWED` and no others."""
 

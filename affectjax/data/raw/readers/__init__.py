@@ -1,66 +1,63 @@
 """Readers: one module a layout on disk, found by its name; each returns a `FeatureSet`.
 
-A reader has `matches(path) -> bool` and
-`read(path, spec, *, aligned, max_length, ledger) -> FeatureSet`. What several of them need stands
-here: the ledger of wrong records, padding, and the check of what they return.
+What several of them need stands here: padding, and the check of what they return.
 
 Letters: N examples, T steps, D features.
 """
 
 import dataclasses
-import importlib
-import pkgutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
+from typing import Protocol
 
 import numpy as np
 
 from affectjax.data.labels import LabelSpec
 from affectjax.data.sequences import FeatureSet, Sequences, Split
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
+from affectjax.runtime import lookup
 
 
-@dataclasses.dataclass
-class Ledger:
-    """Wrong records that a reading met, or, when strict, the end of it at the first.
+class Reader(Protocol):
+    """What the module of a layout on disk has."""
 
-    Attributes:
-      strict: whether a wrong record is an error.
-      skipped: by (split, id), why the record cannot be used.
-      cut: by modality, how many examples were longer than the greatest length.
-    """
+    def matches(self, path: Path) -> bool:
+        """Returns whether a file or folder has this layout, by its name or by its head."""
 
-    strict: bool = True
-    skipped: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
-    cut: dict[str, int] = dataclasses.field(default_factory=dict)
-
-    def skip(self, where: str, split: str, name: str, reason: str) -> None:
-        """Notes a record that cannot be used; the first reason stands.
-
-        Args:
-          where: the file, for the message.
-          split: its split.
-          name: its id.
-          reason: what is wrong with it.
-
-        Raises:
-          InputError: when strict.
-        """
-        if self.strict:
-            raise InputError(f"{where}: {split}: example {name}: {reason}")
-        self.skipped.setdefault((split, name), reason)
+    def read(
+        self,
+        path: Path,
+        spec: LabelSpec,
+        *,
+        aligned: bool,
+        max_length: Mapping[str, int] | None,
+        skipped: SkippedRecords,
+    ) -> FeatureSet:
+        """Returns the feature set in a file or folder; see `readers.read`."""
 
 
 def names() -> tuple[str, ...]:
     """Returns the names of the formats that can be read."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+    return lookup.names(__name__)
+
+
+def get(format: str) -> Reader:
+    """Returns the reader of a format.
+
+    Args:
+      format: the name of a module in this folder, or the dotted name of another.
+
+    Raises:
+      InputError: there is none.
+    """
+    return lookup.find(__name__, format, "format")
 
 
 def detect(path: Path) -> str | None:
     """Returns the name of the first reader that knows this file or folder, or None."""
-    return next((name for name in names() if _module(name).matches(path)), None)
+    return next((name for name in names() if get(name).matches(path)), None)
 
 
 def is_folder_of(path: Path, format: str) -> bool:
@@ -72,7 +69,7 @@ def is_folder_of(path: Path, format: str) -> bool:
     """
     if format == "auto":
         return detect(path) is not None
-    return format in names() and _module(format).matches(path)
+    return get(format).matches(path)
 
 
 def read(
@@ -82,7 +79,7 @@ def read(
     format: str = "auto",
     *,
     max_length: Mapping[str, int] | None = None,
-    ledger: Ledger | None = None,
+    skipped: SkippedRecords | None = None,
 ) -> FeatureSet:
     """Returns the feature set in a file or folder, checked.
 
@@ -93,13 +90,13 @@ def read(
         is valid in all the modalities that it has when it is valid in one of them.
       format: the reader's name, or `auto` to find it.
       max_length: by modality, how many steps a reader keeps when it pads by itself.
-      ledger: takes wrong records; without one the first is an error.
+      skipped: takes wrong records; without one the first is an error.
 
     Raises:
       InputError: when no reader knows the path, or the content breaks the contract.
     """
     path = Path(path)
-    ledger = Ledger() if ledger is None else ledger
+    skipped = SkippedRecords() if skipped is None else skipped
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if format == "auto":
@@ -110,15 +107,11 @@ def read(
                 f" {', '.join(names())}"
             )
         format = found
-    elif format not in names():
-        raise InputError(f"format {format!r} is unknown; allowed: auto, {', '.join(names())}")
-    features = _module(format).read(
-        path, spec, aligned=aligned, max_length=max_length, ledger=ledger
-    )
+    features = get(format).read(path, spec, aligned=aligned, max_length=max_length, skipped=skipped)
     validate(features, str(path))
     if aligned:
         features = share_steps(features, str(path))
-    _look_over(features, spec, ledger, str(path))
+    _look_over(features, spec, skipped, str(path))
     return features
 
 
@@ -251,10 +244,6 @@ def sequence_array(value: object, where: str) -> np.ndarray:
     return array if array.dtype.kind == "f" else array.astype(np.float32)
 
 
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"{__name__}.{name}")
-
-
 def _validate_sequences(sequences: Sequences, where: str) -> None:
     x, mask = sequences.x, sequences.mask
     if x.ndim != 3 or x.dtype.kind != "f":
@@ -265,13 +254,13 @@ def _validate_sequences(sequences: Sequences, where: str) -> None:
         )
 
 
-def _look_over(features: FeatureSet, spec: LabelSpec, ledger: Ledger, where: str) -> None:
-    """Enters into the ledger the records that nothing can be learned from."""
+def _look_over(features: FeatureSet, spec: LabelSpec, skipped: SkippedRecords, where: str) -> None:
+    """Skips the records that nothing can be learned from."""
     for name, split in features.splits.items():
         for row, reason in spec.faults(split.label).items():
-            ledger.skip(where, name, split.ids[row], reason)
+            skipped.skip(where, name, split.ids[row], reason)
         for row in np.flatnonzero(~_has_any(split)):
-            ledger.skip(where, name, split.ids[row], "has no step in any modality")
+            skipped.skip(where, name, split.ids[row], "has no step in any modality")
 
 
 def _has_any(split: Split) -> np.ndarray:

@@ -30,8 +30,8 @@ import h5py
 import numpy as np
 
 from affectjax.data.labels import LabelSpec, parse
-from affectjax.data.raw import readers
 from affectjax.data.sequences import FeatureSet, Sequences, Split
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 
@@ -68,8 +68,8 @@ def read(
     spec: LabelSpec,
     *,
     aligned: bool,
-    max_length: Mapping[str, int] | None = None,
-    ledger: readers.Ledger | None = None,
+    max_length: Mapping[str, int] | None,
+    skipped: SkippedRecords,
 ) -> FeatureSet:
     """Returns the feature set cut from a folder of computational sequences.
 
@@ -79,12 +79,11 @@ def read(
       aligned: whether audio and vision are averaged over the words.
       max_length: by modality, how many steps are kept, the first ones. Without it the longest
         segment decides, which for a whole corpus at audio rate is more than memory holds.
-      ledger: takes wrong videos and labels; without one the first is an error.
+      skipped: takes wrong videos and labels.
 
     Raises:
       InputError: names the file and what is missing in it.
     """
-    ledger = ledger or readers.Ledger()
     limits = dict(max_length or {})
     if aligned and limits:
         limits = dict.fromkeys(MODALITIES, min(limits.values()))
@@ -95,16 +94,16 @@ def read(
             raise InputError(f"{path}: to align needs a text .csd, whose intervals are the words")
         for video in tracks["label"]:
             if not any(video in videos for videos in folds.values()):
-                ledger.skip(str(path), "no fold", video, "stands in no list of folds.json")
+                skipped.skip(str(path), "no fold", video, "stands in no list of folds.json")
         splits = {}
         for name, videos in folds.items():
             segments = []
             for video in videos:
                 try:
-                    segments += _segments(tracks, video, aligned, limits, ledger)
+                    segments += _segments(tracks, video, aligned, limits, skipped)
                 except _WrongEntry as error:
-                    ledger.skip(str(path), name, video, str(error))
-            splits[name] = _split(name, segments, tracks, spec, ledger, path, aligned)
+                    skipped.skip(str(path), name, video, str(error))
+            splits[name] = _split(name, segments, tracks, spec, skipped, path, aligned)
     return FeatureSet(splits)
 
 
@@ -190,7 +189,7 @@ def _segments(
     video: str,
     aligned: bool,
     limits: Mapping[str, int],
-    ledger: readers.Ledger,
+    skipped: SkippedRecords,
 ) -> list[_Segment]:
     """Returns the segments of one video, cut from all its tracks."""
     if video not in tracks["label"]:
@@ -206,7 +205,7 @@ def _segments(
             arrays = _over_words(arrays, cut) if "text" in cut else {}
         for modality, x in arrays.items():
             if modality in limits and len(x) > limits[modality]:
-                ledger.cut[modality] = ledger.cut.get(modality, 0) + 1
+                skipped.cut[modality] = skipped.cut.get(modality, 0) + 1
                 arrays[modality] = x[: limits[modality]]
         said = _sentence(_inside(*words, span)[0]) if words is not None else ""
         segments.append(_Segment(f"{video}[{k}]", label, arrays, said))
@@ -290,7 +289,7 @@ def _split(
     segments: list[_Segment],
     tracks: dict[str, h5py.Group],
     spec: LabelSpec,
-    ledger: readers.Ledger,
+    skipped: SkippedRecords,
     path: Path,
     aligned: bool,
 ) -> Split:
@@ -298,7 +297,7 @@ def _split(
     ids = tuple(segment.name for segment in segments)
 
     def refuse(row: int, reason: str) -> None:
-        ledger.skip(str(path), name, ids[row], reason)
+        skipped.skip(str(path), name, ids[row], reason)
 
     whole = spec.kind == "binary"
     label = parse([s.label if whole else s.label[0] for s in segments], spec, refuse)

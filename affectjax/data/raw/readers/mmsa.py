@@ -18,8 +18,9 @@ import numpy as np
 
 from affectjax.data.labels import LabelSpec, parse
 from affectjax.data.raw import readers
-from affectjax.data.raw.unpickle import load
+from affectjax.data.raw.unpickle import load_splits
 from affectjax.data.sequences import FeatureSet, Sequences, Split
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 
@@ -39,8 +40,8 @@ def read(
     spec: LabelSpec,
     *,
     aligned: bool,
-    max_length: Mapping[str, int] | None = None,
-    ledger: readers.Ledger | None = None,
+    max_length: Mapping[str, int] | None,
+    skipped: SkippedRecords,
 ) -> FeatureSet:
     """Returns the feature set in one of MMSA's pickles.
 
@@ -50,28 +51,23 @@ def read(
         where the file has them, else from `classification_labels`.
       aligned: unused here; the file is one or the other.
       max_length: unused here; the arrays are padded already.
-      ledger: takes records with a wrong label; without one the first is an error.
+      skipped: takes records with a wrong label.
 
     Raises:
       InputError: names the split and key that are not as above.
     """
     del aligned, max_length
-    ledger = ledger or readers.Ledger()
-    content = load(path)
-    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
-        raise InputError(f"{path}: expected a dictionary of splits, each a dictionary of arrays")
-    return FeatureSet(
-        {str(name): _split(part, str(name), path, spec, ledger) for name, part in content.items()}
-    )
+    splits = load_splits(path)
+    return FeatureSet({n: _split(part, n, path, spec, skipped) for n, part in splits.items()})
 
 
-def _split(part: dict, name: str, path: Path, spec: LabelSpec, ledger: readers.Ledger) -> Split:
+def _split(part: dict, name: str, path: Path, spec: LabelSpec, skipped: SkippedRecords) -> Split:
     where = f"{path}: {name}"
     ids = tuple(str(i) for i in _column(part, "id", None, where))
     count = len(ids)
 
     def refuse(row: int, reason: str) -> None:
-        ledger.skip(str(path), name, ids[row], reason)
+        skipped.skip(str(path), name, ids[row], reason)
 
     keys = _LABEL_KEYS.get(spec.kind, ())
     key = next((k for k in keys if part.get(k) is not None), None)

@@ -16,8 +16,9 @@ import numpy as np
 
 from affectjax.data.labels import LabelSpec, parse
 from affectjax.data.raw import readers
-from affectjax.data.raw.unpickle import load
+from affectjax.data.raw.unpickle import load_splits
 from affectjax.data.sequences import FeatureSet, Sequences, Split
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 
@@ -32,8 +33,8 @@ def read(
     spec: LabelSpec,
     *,
     aligned: bool,
-    max_length: Mapping[str, int] | None = None,
-    ledger: readers.Ledger | None = None,
+    max_length: Mapping[str, int] | None,
+    skipped: SkippedRecords,
 ) -> FeatureSet:
     """Returns the feature set in one of MulT's pickles.
 
@@ -42,22 +43,17 @@ def read(
       spec: what the labels are.
       aligned: unused here; the file is one or the other.
       max_length: unused here; the arrays are padded already.
-      ledger: takes records with a wrong label; without one the first is an error.
+      skipped: takes records with a wrong label.
 
     Raises:
       InputError: names the split and key that are not as above.
     """
     del aligned, max_length
-    ledger = ledger or readers.Ledger()
-    content = load(path)
-    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
-        raise InputError(f"{path}: expected a dictionary of splits, each a dictionary of arrays")
-    return FeatureSet(
-        {str(name): _split(part, str(name), path, spec, ledger) for name, part in content.items()}
-    )
+    splits = load_splits(path)
+    return FeatureSet({n: _split(part, n, path, spec, skipped) for n, part in splits.items()})
 
 
-def _split(part: dict, name: str, path: Path, spec: LabelSpec, ledger: readers.Ledger) -> Split:
+def _split(part: dict, name: str, path: Path, spec: LabelSpec, skipped: SkippedRecords) -> Split:
     if "labels" not in part:
         raise InputError(f"{path}: {name}: has no key 'labels'; it has {', '.join(sorted(part))}")
     modalities = {}
@@ -69,7 +65,7 @@ def _split(part: dict, name: str, path: Path, spec: LabelSpec, ledger: readers.L
     ids = _ids(part.get("id"), name, len(labels), path)
 
     def refuse(row: int, reason: str) -> None:
-        ledger.skip(str(path), name, ids[row] if row < len(ids) else str(row), reason)
+        skipped.skip(str(path), name, ids[row] if row < len(ids) else str(row), reason)
 
     return Split(ids, _labels(labels, spec, refuse, f"{path}: {name}: labels"), modalities)
 

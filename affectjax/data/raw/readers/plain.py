@@ -22,6 +22,7 @@ import numpy as np
 from affectjax.data.labels import LabelSpec, parse
 from affectjax.data.raw import readers
 from affectjax.data.sequences import FeatureSet, Sequences, Split
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 
@@ -36,8 +37,8 @@ def read(
     spec: LabelSpec,
     *,
     aligned: bool,
-    max_length: Mapping[str, int] | None = None,
-    ledger: readers.Ledger | None = None,
+    max_length: Mapping[str, int] | None,
+    skipped: SkippedRecords,
 ) -> FeatureSet:
     """Returns the feature set in a plain folder.
 
@@ -46,13 +47,12 @@ def read(
       spec: what the labels are.
       aligned: unused here; the arrays are one or the other.
       max_length: unused here; the arrays are padded already.
-      ledger: takes records with a wrong label; without one the first is an error.
+      skipped: takes records with a wrong label.
 
     Raises:
       InputError: names the file and the column or array that is not as above.
     """
     del aligned, max_length
-    ledger = ledger or readers.Ledger()
     table = read_table(path / "labels.csv")
     modalities = _modalities(path, len(table["id"]))
     if not modalities:
@@ -63,7 +63,7 @@ def read(
     splits = {}
     for name in dict.fromkeys(table["split"]):
         rows = np.flatnonzero([s == name for s in table["split"]])
-        splits[name] = _split(name, rows, table, modalities, spec, ledger, path / "labels.csv")
+        splits[name] = _split(name, rows, table, modalities, spec, skipped, path / "labels.csv")
     return FeatureSet(splits)
 
 
@@ -104,14 +104,14 @@ def _split(
     table: dict[str, list[str]],
     modalities: dict[str, Sequences],
     spec: LabelSpec,
-    ledger: readers.Ledger,
+    skipped: SkippedRecords,
     where: Path,
 ) -> Split:
     """Returns the examples of one split, in the order of the table."""
     ids = tuple(table["id"][i] for i in rows)
 
     def refuse(row: int, reason: str) -> None:
-        ledger.skip(str(where), name, ids[row], reason)
+        skipped.skip(str(where), name, ids[row], reason)
 
     label = parse([table["label"][i] for i in rows], spec, refuse)
     parts = {m: Sequences(s.x[rows], s.mask[rows]) for m, s in modalities.items()}

@@ -1,57 +1,33 @@
-"""Data sets: one module each, found by its name.
+"""Data sets: one module each, found by its name; its `DATASET` says all that there is to say.
 
-A module has `LABELS` (a `LabelSpec`, or None with a function `labels(path) -> LabelSpec` that looks
-into the raw files), `GROUP` (a regular expression whose first group, matched at the start of an
-example's id, is its video or speaker), and what its views ask for:
-
-    sequences   `FILES`: by aligned or not, the patterns to look for in the raw folder, in order of
-                preference; `.` is the folder itself
-    clips       `clips(raw, ledger) -> list[Clip]`: lists the clips and opens none. `OPTIONS` names
-                what it takes besides, such as `allow_outside`; `CLIP_LABELS` is a `LabelSpec` of
-                the clips, where it is not that of the sequences; `TEST_ONLY` is true of a set that
-                has nothing to train on, which the doctor then says as a fact
-
-A data set made by code has `generate(view, seed)` instead of both: a `FeatureSet` for "sequences",
-by split an iterable of `Clip`s for "clips". `VIEWS` names the views that a module has, its own
-choice first; without it they are those that FILES and `clips` speak of.
+A set of one's own is a module anywhere on the Python path: `--dataset=mypackage.myset` prepares it,
+and `config.data.name="mypackage.myset"` trains on it.
 """
 
-import difflib
-import importlib
-import pkgutil
-import re
-from types import ModuleType
-
+from affectjax.data.raw.dataset import RawDataset
 from affectjax.errors import InputError
+from affectjax.runtime import lookup
 
 
 def names() -> tuple[str, ...]:
-    """Returns the names of the data sets."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+    """Returns the names of the data sets in this folder."""
+    return lookup.names(__name__)
 
 
-def get(name: str) -> ModuleType:
-    """Returns the module of a data set.
+def get(name: str) -> RawDataset:
+    """Returns a data set.
 
     Args:
-      name: its module name.
+      name: of a module in this folder, or the dotted name of another.
 
     Raises:
-      InputError: when there is none, with the nearest known name.
+      InputError: there is none, with the nearest known name; it cannot be imported; or it has no
+        `DATASET`.
     """
-    if name not in names():
-        near = difflib.get_close_matches(name, names(), n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"data set {name!r} is unknown; known: {', '.join(names())}{hint}")
-    return importlib.import_module(f"{__name__}.{name}")
-
-
-def group(module: ModuleType, name: str) -> str:
-    """Returns the video or speaker that an example belongs to.
-
-    Args:
-      module: the data set.
-      name: the example's id.
-    """
-    match = re.match(module.GROUP, name)
-    return match.group(1) if match else name
+    dataset = getattr(lookup.find(__name__, name, "data set"), "DATASET", None)
+    if not isinstance(dataset, RawDataset):
+        raise InputError(
+            f"data set {name!r}: its module has no DATASET, a RawDataset of"
+            " affectjax.data.raw.dataset"
+        )
+    return dataset

@@ -5,16 +5,10 @@ from typing import Any
 
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
+from affectjax.data.raw.dataset import RawDataset
 from affectjax.data.synth import views
 from affectjax.data.synth.sentences import CLASSES
 from affectjax.errors import InputError
-
-LABELS = LabelSpec(kind="class", classes=CLASSES)
-
-# Ids look like `train_s03_0007`; the speaker is the group that no split may share.
-GROUP = r"^[a-z]+_(s\d+)_"
-
-VIEWS = ("sequences", "clips")
 
 
 def generate(view: str, seed: int, count: int | None = None) -> Any:
@@ -33,8 +27,8 @@ def generate(view: str, seed: int, count: int | None = None) -> Any:
     Raises:
       InputError: for another view.
     """
-    if view not in VIEWS:
-        raise InputError(f"view {view!r} of affect_synth: must be one of {VIEWS}.")
+    if view not in DATASET.views:
+        raise InputError(f"view {view!r} of affect_synth: must be one of {DATASET.views}.")
     if view == "sequences":
         return views.sequences(seed)
     return {split: _clips(split, seed, count) for split in views.SPLITS}
@@ -51,3 +45,12 @@ def _clips(split: str, seed: int, count: int | None) -> Iterator[Clip]:
             frames=made.frames[row],
             waveform=made.waveform[row],
         )
+
+
+DATASET = RawDataset(
+    labels=LabelSpec(kind="class", classes=CLASSES),
+    # Ids look like `train_s03_0007`; the speaker is the group that no split may share.
+    group=r"^[a-z]+_(s\d+)_",
+    generate=generate,
+    views=("sequences", "clips"),
+)

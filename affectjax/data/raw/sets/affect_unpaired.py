@@ -8,14 +8,11 @@ from collections.abc import Iterator
 
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
+from affectjax.data.raw.dataset import RawDataset
 from affectjax.data.synth import views
 from affectjax.data.synth.sentences import CLASSES
 from affectjax.errors import InputError
 
-LABELS = LabelSpec(kind="class", classes=CLASSES)
-# Ids look like `image_train_s03_0007`: no speaker is in two streams or splits.
-GROUP = r"^([a-z]+_[a-z]+_s\d+)_"
-VIEWS = ("clips",)
 # Where a clip has what a stream holds.
 SHOWN = {"image": "frames", "audio": "waveform", "text": "text"}
 
@@ -34,8 +31,8 @@ def generate(view: str, seed: int) -> dict[str, Iterator[Clip]]:
     Raises:
       InputError: for another view.
     """
-    if view not in VIEWS:
-        raise InputError(f"view {view!r} of affect_unpaired: must be one of {VIEWS}.")
+    if view not in DATASET.views:
+        raise InputError(f"view {view!r} of affect_unpaired: must be one of {DATASET.views}.")
     return {split: _clips(split, seed) for split in views.SPLITS}
 
 
@@ -45,3 +42,12 @@ def _clips(split: str, seed: int) -> Iterator[Clip]:
         for name, label, x in zip(made.ids, made.labels.tolist(), made.x, strict=True):
             shown = {SHOWN[modality]: x[None] if modality == "image" else x}
             yield Clip(id=name, label=label, split=split, **shown)
+
+
+DATASET = RawDataset(
+    labels=LabelSpec(kind="class", classes=CLASSES),
+    # Ids look like `image_train_s03_0007`: no speaker is in two streams or splits.
+    group=r"^([a-z]+_[a-z]+_s\d+)_",
+    generate=generate,
+    views=("clips",),
+)

@@ -26,12 +26,11 @@ from absl import logging
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import class_folders, file_lists
-from affectjax.data.raw.readers import Ledger
+from affectjax.data.raw.dataset import RawDataset
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
 CLASSES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
-LABELS = LabelSpec("class", CLASSES)
-GROUP = r"^(.+)$"
 TABLES = {"train": "training.csv", "test": "validation.csv"}
 PICTURES = (
     "Manually_Annotated_Images",
@@ -59,13 +58,13 @@ _WORDS = (
 )
 
 
-def clips(raw: Path, ledger: Ledger) -> list[Clip]:
+def clips(raw: Path, skipped: SkippedRecords) -> list[Clip]:
     """Returns the faces, each as a clip of one image, in the order of the tables or of the names.
 
     Args:
       raw: the folder of the set.
-      ledger: takes rows whose expression is none of 0 to 10, faces that are listed twice or are not
-        there, annotations that cannot be read.
+      skipped: takes rows whose expression is none of 0 to 10, faces that are listed twice or are
+        not there, annotations that cannot be read.
 
     Raises:
       InputError: when the folder has none of the arrangements, or a table lacks a column.
@@ -80,12 +79,12 @@ def clips(raw: Path, ledger: Ledger) -> list[Clip]:
         pictures = raw
         rows = ((s, _annotated(raw, folder)) for s, folder in sets.items() if folder is not None)
     else:
-        return _by_class(raw, ledger)
-    return _listed(rows, pictures, ledger)
+        return _by_class(raw, skipped)
+    return _listed(rows, pictures, skipped)
 
 
 def _listed(
-    rows: Iterator[tuple[str, Iterator[tuple[str, str]]]], pictures: Path, ledger: Ledger
+    rows: Iterator[tuple[str, Iterator[tuple[str, str]]]], pictures: Path, skipped: SkippedRecords
 ) -> list[Clip]:
     """Returns the clips of (path below the pictures, expression) by split."""
     found: dict[tuple[str, str], Clip] = {}
@@ -97,11 +96,11 @@ def _listed(
                 left_out += 1
             elif expression not in _NAMES:
                 reason = f"expression {expression!r} is none of 0 to 10"
-                ledger.skip(str(pictures), split, name, reason)
+                skipped.skip(str(pictures), split, name, reason)
             elif (split, name) in found:
-                ledger.skip(str(pictures), split, name, "is listed twice; the first is kept")
+                skipped.skip(str(pictures), split, name, "is listed twice; the first is kept")
             elif not file.is_file():
-                ledger.skip(str(pictures), split, name, f"{file} is not there")
+                skipped.skip(str(pictures), split, name, f"{file} is not there")
             else:
                 found[split, name] = Clip(name, _NAMES[expression], split, video=file)
     if left_out:
@@ -139,7 +138,7 @@ def _annotated(raw: Path, images: Path) -> Iterator[tuple[str, str]]:
         yield str(file.relative_to(raw)), said
 
 
-def _by_class(raw: Path, ledger: Ledger) -> list[Clip]:
+def _by_class(raw: Path, skipped: SkippedRecords) -> list[Clip]:
     """Returns the clips of folders by class, in folders by split."""
     patterns = {s: [f"{above}{n}" for n in FOLDERS[s] for above in ("", "*/")] for s in FOLDERS}
     places = {split: _place(raw, names) for split, names in patterns.items()}
@@ -151,7 +150,7 @@ def _by_class(raw: Path, ledger: Ledger) -> list[Clip]:
     found = []
     for split, place in places.items():
         if place is not None:
-            found += class_folders.clips(place, _WORDS, split, ledger)
+            found += class_folders.clips(place, _WORDS, split, skipped)
     return found
 
 
@@ -159,3 +158,10 @@ def _place(raw: Path, patterns: list[str]) -> Path | None:
     """Returns the folder of a split whose folders are classes."""
     folder = file_lists.find(raw, patterns)
     return None if folder is None else class_folders.find(folder, _WORDS)
+
+
+DATASET = RawDataset(
+    labels=LabelSpec("class", CLASSES),
+    clip_modalities=("vision",),
+    clips=clips,
+)

@@ -24,37 +24,37 @@ from affectjax.data import labels as labels_lib
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import file_lists
+from affectjax.data.raw.dataset import SEGMENT, RawDataset
 from affectjax.data.raw.file_lists import Row
-from affectjax.data.raw.readers import Ledger
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
-LABELS = None
-GROUP = r"^(.+?)(?:\$_\$\d+|\[[^\[\]]*\]|_\d+)?$"
-OPTIONS = ("allow_outside",)
 NEEDED = ("id", "split", "label")
 MODALITIES = ("video", "audio", "text")
 
 
-def labels(raw: Path) -> LabelSpec:
+def labels(view: str, raw: Path) -> LabelSpec:
     """Returns what the labels in a table are.
 
     Args:
+      view: the only one, clips.
       raw: the table, or its folder.
 
     Raises:
       InputError: when the table cannot be read, or its labels are neither all numbers nor all
         names.
     """
+    del view
     table = _table(Path(raw))
     return _labels(table, _rows(table))
 
 
-def clips(raw: Path, ledger: Ledger, allow_outside: bool = False) -> list[Clip]:
+def clips(raw: Path, skipped: SkippedRecords, allow_outside: bool = False) -> list[Clip]:
     """Returns the clips that a table lists, in its order.
 
     Args:
       raw: the table, or its folder.
-      ledger: takes rows that cannot be used: a label that is none, a file that is missing or
+      skipped: takes rows that cannot be used: a label that is none, a file that is missing or
         outside, an id that its split has already, nothing to see, hear or read.
       allow_outside: whether files may stand outside the table's folder.
 
@@ -78,7 +78,7 @@ def clips(raw: Path, ledger: Ledger, allow_outside: bool = False) -> list[Clip]:
                 raise InputError(wrong[number])
             found.append(clip(row.values, folder, allow_outside))
         except InputError as error:
-            ledger.skip(f"{table}: line {row.line}", split, name, str(error))
+            skipped.skip(f"{table}: line {row.line}", split, name, str(error))
     return found
 
 
@@ -175,3 +175,11 @@ def _file(folder: Path, column: str, value: str, allow_outside: bool) -> Path:
     if not there:
         raise InputError(f"{column} {value} is not there")
     return path
+
+
+DATASET = RawDataset(
+    labels=labels,
+    group=SEGMENT,
+    clips=clips,
+    takes_outside=True,
+)

@@ -21,11 +21,10 @@ from pathlib import Path
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import file_lists
-from affectjax.data.raw.readers import Ledger
+from affectjax.data.raw.dataset import RawDataset
+from affectjax.data.skipped import SkippedRecords
 
 CLASSES = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
-LABELS = LabelSpec("class", CLASSES)
-GROUP = r"^(.+)$"
 LISTS = ("EmoLabel_DataSplit/{split}*/set_{fold}.csv", "label/single_{split}set_{fold}.csv")
 ORIGINAL = "Clip/original"
 PICTURES = (
@@ -40,12 +39,12 @@ PICTURES = (
 _NAMES = {str(number): name for number, name in enumerate(CLASSES, start=1)}
 
 
-def clips(raw: Path, ledger: Ledger) -> list[Clip]:
+def clips(raw: Path, skipped: SkippedRecords) -> list[Clip]:
     """Returns the clips of all folds, by number.
 
     Args:
       raw: the folder that holds `EmoLabel_DataSplit` and `Clip`.
-      ledger: takes clips without pictures, and those that the lists disagree on.
+      skipped: takes clips without pictures, and those that the lists disagree on.
 
     Raises:
       InputError: when the folder has no lists or no pictures.
@@ -59,11 +58,11 @@ def clips(raw: Path, ledger: Ledger) -> list[Clip]:
     original = raw / ORIGINAL
     sounds = file_lists.numbered(original, file_lists.VIDEOS) if original.is_dir() else {}
     found = []
-    members = file_lists.members(_entries(lists, ledger), _NAMES, ledger)
+    members = file_lists.members(_entries(lists, skipped), _NAMES, skipped)
     for name, member in sorted(members.items()):
         video = pictures.get(int(name))
         if video is None:
-            ledger.skip(str(folder), "all", name, "has no pictures there")
+            skipped.skip(str(folder), "all", name, "has no pictures there")
             continue
         sound = sounds.get(int(name))
         audio = None if sound == video else sound
@@ -71,7 +70,9 @@ def clips(raw: Path, ledger: Ledger) -> list[Clip]:
     return found
 
 
-def _entries(lists: dict[str, dict[str, Path]], ledger: Ledger) -> Iterator[file_lists.Entry]:
+def _entries(
+    lists: dict[str, dict[str, Path]], skipped: SkippedRecords
+) -> Iterator[file_lists.Entry]:
     """Yields the lines of the lists; clips go by their number in five digits."""
     for fold, files in lists.items():
         for split, file in files.items():
@@ -81,4 +82,11 @@ def _entries(lists: dict[str, dict[str, Path]], ledger: Ledger) -> Iterator[file
                     yield file_lists.Entry(file, fold, split, f"{int(number):05d}", label)
                 else:
                     where = f"{file}: line {row.line}"
-                    ledger.skip(where, "all", number, f"video_name {number!r} is no number")
+                    skipped.skip(where, "all", number, f"video_name {number!r} is no number")
+
+
+DATASET = RawDataset(
+    labels=LabelSpec("class", CLASSES),
+    clip_modalities=("audio", "vision"),
+    clips=clips,
+)

@@ -12,13 +12,11 @@ from pathlib import Path
 
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
-from affectjax.data.raw import class_folders, file_lists
-from affectjax.data.raw.readers import Ledger
+from affectjax.data.raw import class_folders
+from affectjax.data.raw.dataset import RawDataset
+from affectjax.data.skipped import SkippedRecords
 
 CLASSES = ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise")
-LABELS = LabelSpec("class", CLASSES)
-GROUP = r"^(.+)$"
-TEST_ONLY = True
 WORDS = {name: name for name in CLASSES} | {
     "angry": "anger",
     "happiness": "happy",
@@ -28,18 +26,14 @@ WORDS = {name: name for name in CLASSES} | {
 }
 
 
-def clips(raw: Path, ledger: Ledger) -> list[Clip]:
-    """Returns the faces, each as a clip of one image, by class and name.
+def clips(raw: Path, skipped: SkippedRecords) -> list[Clip]:
+    """Returns the faces, each as a clip of one image; see `class_folders.clips_below`."""
+    return class_folders.clips_below(raw, "fedro", WORDS, "test", skipped)
 
-    Args:
-      raw: the folder of the classes' folders, or one no more than two above it.
-      ledger: takes folders that are no class and files that are no image.
 
-    Raises:
-      InputError: when there is no folder of a class.
-    """
-    raw = Path(raw)
-    place = class_folders.find(raw, WORDS)
-    if place is None:
-        raise file_lists.not_found(raw, "fedro", tuple(WORDS))
-    return class_folders.clips(place, WORDS, "test", ledger)
+DATASET = RawDataset(
+    labels=LabelSpec("class", CLASSES),
+    clip_modalities=("vision",),
+    clips=clips,
+    test_only=True,
+)

@@ -20,12 +20,11 @@ import numpy as np
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import file_lists
-from affectjax.data.raw.readers import Ledger
+from affectjax.data.raw.dataset import RawDataset
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-LABELS = LabelSpec("class", CLASSES)
-GROUP = r"^(.+)$"
 SOURCES = ("fer2013.npz", "fer2013.csv")
 SPLITS = {"Training": "train", "PublicTest": "valid", "PrivateTest": "test"}
 SIZE = 48
@@ -34,12 +33,12 @@ SIZE = 48
 _Row = tuple[np.ndarray | None, str, str]
 
 
-def clips(raw: Path, ledger: Ledger) -> list[Clip]:
+def clips(raw: Path, skipped: SkippedRecords) -> list[Clip]:
     """Returns the faces, each as a clip of one frame, in the order of the file.
 
     Args:
       raw: one of SOURCES, or its folder.
-      ledger: takes rows whose pixels, emotion or usage is wrong.
+      skipped: takes rows whose pixels, emotion or usage is wrong.
 
     Raises:
       InputError: when there is no such file, or it is not as above.
@@ -53,11 +52,11 @@ def clips(raw: Path, ledger: Ledger) -> list[Clip]:
     for number, (face, emotion, usage) in enumerate(rows):
         name, split = f"{number:05d}", SPLITS.get(usage, usage)
         if usage not in SPLITS:
-            ledger.skip(str(path), split, name, f"usage {usage!r} is none of {', '.join(SPLITS)}")
+            skipped.skip(str(path), split, name, f"usage {usage!r} is none of {', '.join(SPLITS)}")
         elif not (emotion.isdecimal() and int(emotion) < len(CLASSES)):
-            ledger.skip(str(path), split, name, f"emotion {emotion!r} is none of 0 to 6")
+            skipped.skip(str(path), split, name, f"emotion {emotion!r} is none of 0 to 6")
         elif face is None:
-            ledger.skip(str(path), split, name, f"has not {SIZE * SIZE} pixels from 0 to 255")
+            skipped.skip(str(path), split, name, f"has not {SIZE * SIZE} pixels from 0 to 255")
         else:
             # A view: three channels and a step of time cost no memory.
             frames = np.broadcast_to(face[None, :, :, None], (1, SIZE, SIZE, 3))
@@ -111,3 +110,10 @@ def _face(pixels: str) -> np.ndarray | None:
     if len(values) != SIZE * SIZE:
         return None
     return np.frombuffer(values, np.uint8).reshape(SIZE, SIZE)
+
+
+DATASET = RawDataset(
+    labels=LabelSpec("class", CLASSES),
+    clip_modalities=("vision",),
+    clips=clips,
+)

@@ -18,12 +18,11 @@ from pathlib import Path
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import file_lists
-from affectjax.data.raw.readers import Ledger
+from affectjax.data.raw.dataset import RawDataset
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
 CLASSES = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
-LABELS = LabelSpec("class", CLASSES)
-GROUP = r"^(.+)$"
 LISTS = ("4_setups/All_scenes", "*/4_setups/All_scenes", "All_scenes")
 FACES = ("2_ClipsforFaceCrop*/2_ClipsforFaceCrop", "*/2_ClipsforFaceCrop", "2_ClipsforFaceCrop")
 FILMED = ("0_7_LabelClips*/0_7_LabelClips", "*/0_7_LabelClips", "0_7_LabelClips")
@@ -31,12 +30,13 @@ FILMED = ("0_7_LabelClips*/0_7_LabelClips", "*/0_7_LabelClips", "0_7_LabelClips"
 _LINE = re.compile(r"(\w+/\w+/\w+)\s+(\w+)")
 
 
-def clips(raw: Path, ledger: Ledger) -> list[Clip]:
+def clips(raw: Path, skipped: SkippedRecords) -> list[Clip]:
     """Returns the clips of both splits, in the order of the lists.
 
     Args:
       raw: the folder that holds `4_setups` and `2_ClipsforFaceCrop` or `0_7_LabelClips`.
-      ledger: takes lines that name no clip or no class, and clips without pictures or listed twice.
+      skipped: takes lines that name no clip or no class, and clips without pictures or listed
+        twice.
 
     Raises:
       InputError: when the folder has no lists or no pictures.
@@ -53,17 +53,17 @@ def clips(raw: Path, ledger: Ledger) -> list[Clip]:
             where = f"{file}: line {number}"
             match = _LINE.fullmatch(line)
             if match is None:
-                ledger.skip(where, split, line, "is not scene/emotion/number and an emotion")
+                skipped.skip(where, split, line, "is not scene/emotion/number and an emotion")
                 continue
             name, label = match.group(1), match.group(2).lower()
             face = faces / name if faces else None
             sound = filmed / f"{name}.mp4" if filmed else None
             if label not in CLASSES:
-                ledger.skip(where, split, name, f"label {label!r} is none of {', '.join(CLASSES)}")
+                skipped.skip(where, split, name, f"label {label!r} is none of {', '.join(CLASSES)}")
             elif name in seen:
-                ledger.skip(where, split, name, "is listed twice")
+                skipped.skip(where, split, name, "is listed twice")
             elif not (face.is_dir() if face else sound.is_file()):
-                ledger.skip(where, split, name, f"{face or sound} is not there")
+                skipped.skip(where, split, name, f"{face or sound} is not there")
             else:
                 audio = sound if face and sound and sound.is_file() else None
                 found.append(Clip(name, label, split, video=face or sound, audio=audio))
@@ -78,3 +78,10 @@ def _lines(file: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: is not a readable UTF-8 list ({error})") from error
     return [line.strip() for line in lines if line.strip()]
+
+
+DATASET = RawDataset(
+    labels=LabelSpec("class", CLASSES),
+    clip_modalities=("audio", "vision"),
+    clips=clips,
+)

@@ -20,7 +20,8 @@ from absl import logging
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import file_lists
-from affectjax.data.raw.readers import Ledger
+from affectjax.data.raw.dataset import RawDataset
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
 CLASSES = (
@@ -53,18 +54,16 @@ CLASSES = (
     "surprise",
     "neutral",
 )
-LABELS = LabelSpec("class", CLASSES)
-GROUP = r"^(.+)$"
 TABLES = {"train": "train.tsv", "valid": "dev.tsv", "test": "test.tsv"}
 
 
-def clips(raw: Path, ledger: Ledger) -> list[Clip]:
+def clips(raw: Path, skipped: SkippedRecords) -> list[Clip]:
     """Returns the comments with one emotion, in the order of the files.
 
     Args:
       raw: the folder of the files, or one above their folder `data`.
-      ledger: takes lines that are not three values, that have no text or an emotion that is none of
-        0 to 27, and ids that stand twice.
+      skipped: takes lines that are not three values, that have no text or an emotion that is none
+        of 0 to 27, and ids that stand twice.
 
     Raises:
       InputError: when there is no such file, or it is not UTF-8.
@@ -80,16 +79,16 @@ def clips(raw: Path, ledger: Ledger) -> list[Clip]:
         for number, values in _lines(table):
             where = f"{table}: line {number}"
             if len(values) != 3:
-                ledger.skip(where, split, f"line {number}", "is not text, emotions and id")
+                skipped.skip(where, split, f"line {number}", "is not text, emotions and id")
                 continue
             text, emotions, name = values
             wrong = [e for e in emotions.split(",") if e not in allowed]
             if wrong:
-                ledger.skip(where, split, name, f"emotion {wrong[0]!r} is none of 0 to 27")
+                skipped.skip(where, split, name, f"emotion {wrong[0]!r} is none of 0 to 27")
             elif not text:
-                ledger.skip(where, split, name, "has no text")
+                skipped.skip(where, split, name, "has no text")
             elif (split, name) in found:
-                ledger.skip(where, split, name, "stands twice in the split; the first is kept")
+                skipped.skip(where, split, name, "stands twice in the split; the first is kept")
             elif "," in emotions:
                 several += 1
             else:
@@ -108,3 +107,10 @@ def _lines(table: Path) -> Iterator[tuple[int, list[str]]]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             yield number, [value.strip() for value in line.split("\t")]
+
+
+DATASET = RawDataset(
+    labels=LabelSpec("class", CLASSES),
+    clip_modalities=("text",),
+    clips=clips,
+)

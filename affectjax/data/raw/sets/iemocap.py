@@ -32,15 +32,9 @@ from absl import logging
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import file_lists
-from affectjax.data.raw.readers import Ledger
+from affectjax.data.raw.dataset import SEQUENCES, RawDataset
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
-
-LABELS = LabelSpec("binary", ("neutral", "happy", "sad", "angry"))
-GROUP = r"^(Ses\d\d|.+)"
-FILES = {
-    True: ("iemocap_data.pkl", "."),
-    False: ("iemocap_data_noalign.pkl", "."),
-}
 
 CODES = {
     "neu": "neutral",
@@ -53,7 +47,6 @@ CODES = {
     "sur": "surprise",
     "dis": "disgust",
 }
-CLIP_LABELS = LabelSpec("class", tuple(CODES.values()))
 LEFT_OUT = ("xxx", "oth")
 SPLITS = {"4": "test", "5": "valid"}
 EVALUATIONS = "Session[1-5]/dialog/EmoEvaluation/Ses*.txt"
@@ -62,12 +55,20 @@ _EVALUATION = re.compile(r"\[[\d.]+ *- *[\d.]+\]\t(\S+)\t(\S+)\t\[")
 _SENTENCE = re.compile(r"(\S+) \[[\d.]+ *- *[\d.]+\]: *(.*)")
 
 
-def clips(raw: Path, ledger: Ledger) -> list[Clip]:
+def labels(view: str, raw: Path) -> LabelSpec:
+    """Returns what the labels of a view are: the four tasks, or the classes of CODES."""
+    del raw
+    if view == SEQUENCES:
+        return LabelSpec("binary", ("neutral", "happy", "sad", "angry"))
+    return LabelSpec("class", tuple(CODES.values()))
+
+
+def clips(raw: Path, skipped: SkippedRecords) -> list[Clip]:
     """Returns the utterances, by session, dialogue and time.
 
     Args:
       raw: the folder of the sessions, or one above it.
-      ledger: takes utterances of another class, without a sound, or that stand twice.
+      skipped: takes utterances of another class, without a sound, or that stand twice.
 
     Raises:
       InputError: when the folder has no evaluation, or they have no utterance.
@@ -88,16 +89,16 @@ def clips(raw: Path, ledger: Ledger) -> list[Clip]:
                 left_out += 1
             elif code not in CODES:
                 allowed = ", ".join((*CODES, *LEFT_OUT))
-                ledger.skip(str(file), split, name, f"emotion {code!r} is none of {allowed}")
+                skipped.skip(str(file), split, name, f"emotion {code!r} is none of {allowed}")
             elif name in found:
-                ledger.skip(str(file), split, name, "stands twice; the first is kept")
+                skipped.skip(str(file), split, name, "stands twice; the first is kept")
             elif not sound.is_file():
-                ledger.skip(str(file), split, name, f"{sound} is not there")
+                skipped.skip(str(file), split, name, f"{sound} is not there")
             else:
                 found[name] = Clip(name, CODES[code], split, audio=sound, text=said.get(name))
     if left_out:
         logging.info("iemocap: %d utterances of no or another emotion left out", left_out)
-    if not found and not ledger.skipped:
+    if not found and not skipped.reasons:
         raise InputError(f"{raw}: no utterance in {EVALUATIONS}")
     return list(found.values())
 
@@ -122,3 +123,15 @@ def _lines(file: Path) -> list[str]:
         return file.read_text(encoding="latin-1").splitlines()
     except OSError as error:
         raise InputError(f"{file}: is not readable ({error})") from error
+
+
+DATASET = RawDataset(
+    labels=labels,
+    group=r"^(Ses\d\d|.+)",
+    sequence_files={
+        True: ("iemocap_data.pkl", "."),
+        False: ("iemocap_data_noalign.pkl", "."),
+    },
+    clips=clips,
+    clip_modalities=("text", "audio"),
+)

@@ -21,7 +21,8 @@ from pathlib import Path
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import file_lists
-from affectjax.data.raw.readers import Ledger
+from affectjax.data.raw.dataset import RawDataset
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
 CLASSES = (
@@ -37,8 +38,6 @@ CLASSES = (
     "helplessness",
     "disappointment",
 )
-LABELS = LabelSpec("class", CLASSES)
-GROUP = r"^(.+)$"
 PICTURES = ("data/clips", "clips", "data/frames")
 LISTS = {
     kind: tuple(
@@ -48,12 +47,12 @@ LISTS = {
 }
 
 
-def clips(raw: Path, ledger: Ledger) -> list[Clip]:
+def clips(raw: Path, skipped: SkippedRecords) -> list[Clip]:
     """Returns the clips of all folds, by number.
 
     Args:
       raw: the folder that holds `data` and `Train & Test Set`.
-      ledger: takes clips without a file, and those that the lists disagree on.
+      skipped: takes clips without a file, and those that the lists disagree on.
 
     Raises:
       InputError: when the folder has no lists or no clips.
@@ -70,10 +69,10 @@ def clips(raw: Path, ledger: Ledger) -> list[Clip]:
     entries = (entry for entry, _ in _lines(lists))
     names = {name: name for name in CLASSES}
     found = []
-    for name, member in sorted(file_lists.members(entries, names, ledger).items()):
+    for name, member in sorted(file_lists.members(entries, names, skipped).items()):
         video = pictures.get(int(name)) if name.isdecimal() else None
         if video is None:
-            ledger.skip(str(folder), "all", name, "is not there")
+            skipped.skip(str(folder), "all", name, "is not there")
         else:
             text = captions.get(name)
             found.append(Clip(name, member.label, "all", member.folds, video=video, text=text))
@@ -103,3 +102,9 @@ def _text(file: Path) -> str:
     except UnicodeDecodeError:
         # Names and labels are ASCII: a byte that fits nowhere spoils one letter of a caption.
         return content.decode("gb18030", errors="replace")
+
+
+DATASET = RawDataset(
+    labels=LabelSpec("class", CLASSES),
+    clips=clips,
+)

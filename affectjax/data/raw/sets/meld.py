@@ -25,12 +25,11 @@ from absl import logging
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import file_lists
-from affectjax.data.raw.readers import Ledger
+from affectjax.data.raw.dataset import RawDataset
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
 CLASSES = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
-LABELS = LabelSpec("class", CLASSES)
-GROUP = r"^(dia\d+)_"
 TABLES = {
     "train": "train_sent_emo.csv",
     "valid": "dev_sent_emo.csv",
@@ -50,12 +49,12 @@ _TWICE = re.compile(f"[ÂÃ][{re.escape(_INNER)}]|â[€\x80][{re.escape(_INNER)
 _SINGLE = re.compile("[\x80-\x9f]")
 
 
-def clips(raw: Path, ledger: Ledger) -> list[Clip]:
+def clips(raw: Path, skipped: SkippedRecords) -> list[Clip]:
     """Returns the utterances, in the order of the tables.
 
     Args:
       raw: the folder of the tables, or one no more than two above it.
-      ledger: takes rows without dialogue, utterance, text or one of the seven emotions, rows that
+      skipped: takes rows without dialogue, utterance, text or one of the seven emotions, rows that
         stand twice, and those whose clip is not in the folder of their split.
 
     Raises:
@@ -70,12 +69,16 @@ def clips(raw: Path, ledger: Ledger) -> list[Clip]:
         if table is not None:
             folder = file_lists.find(raw, _below(FOLDERS[split]))
             media = None if folder is None else _media(folder)
-            found += _split(table, split, folder, media, ledger)
+            found += _split(table, split, folder, media, skipped)
     return found
 
 
 def _split(
-    table: Path, split: str, folder: Path | None, media: dict[str, Path] | None, ledger: Ledger
+    table: Path,
+    split: str,
+    folder: Path | None,
+    media: dict[str, Path] | None,
+    skipped: SkippedRecords,
 ) -> list[Clip]:
     """Returns the utterances of a table, with their clips where there are any."""
     found: dict[str, Clip] = {}
@@ -83,16 +86,16 @@ def _split(
         text, emotion, dialogue, utterance = ((row[key] or "").strip() for key in NEEDED)
         name, label = f"dia{dialogue}_utt{utterance}", emotion.lower()
         if not (dialogue.isdecimal() and utterance.isdecimal()):
-            ledger.skip(str(table), split, name, "its Dialogue_ID or Utterance_ID is no number")
+            skipped.skip(str(table), split, name, "its Dialogue_ID or Utterance_ID is no number")
         elif label not in CLASSES:
             reason = f"emotion {emotion!r} is none of {', '.join(CLASSES)}"
-            ledger.skip(str(table), split, name, reason)
+            skipped.skip(str(table), split, name, reason)
         elif not text:
-            ledger.skip(str(table), split, name, "has no Utterance")
+            skipped.skip(str(table), split, name, "has no Utterance")
         elif name in found:
-            ledger.skip(str(table), split, name, "stands twice in the table; the first is kept")
+            skipped.skip(str(table), split, name, "stands twice in the table; the first is kept")
         elif media is not None and name not in media:
-            ledger.skip(str(table), split, name, f"has no clip in {folder}")
+            skipped.skip(str(table), split, name, f"has no clip in {folder}")
         else:
             file = None if media is None else media[name]
             kind = "video" if file is not None and file.suffix.lower() == ".mp4" else "audio"
@@ -164,3 +167,10 @@ def _byte(character: str) -> bytes:
 def _windows(character: str) -> str:
     """Returns what a byte U+0080 to U+009F is in Windows-1252; nothing where it is not in it."""
     return character.encode("latin-1").decode("cp1252", "ignore")
+
+
+DATASET = RawDataset(
+    labels=LabelSpec("class", CLASSES),
+    group=r"^(dia\d+)_",
+    clips=clips,
+)

@@ -4,24 +4,27 @@ Ids come as `video_3`, `video[3]`, `video$_$3` or `video[start-end]`: the group 
 """
 
 from affectjax.data.labels import LabelSpec
+from affectjax.data.raw.dataset import SEGMENT, RawDataset
 
-LABELS = LabelSpec("score", low=-3.0, high=3.0)
-GROUP = r"^(.+?)(?:\$_\$\d+|\[[^\[\]]*\]|_\d+)?$"
-FILES = {
-    True: (
-        "mosei_senti_data.pkl",
-        "mosei_data.pkl",
-        "aligned_50.pkl",
-        "Processed/aligned_50.pkl",
-        "aligned.pkl",
-        ".",
-    ),
-    False: (
-        "mosei_senti_data_noalign.pkl",
-        "mosei_data_noalign.pkl",
-        "unaligned_50.pkl",
-        "Processed/unaligned_50.pkl",
-        "unaligned.pkl",
-        ".",
-    ),
-}
+DATASET = RawDataset(
+    labels=LabelSpec("score", low=-3.0, high=3.0),
+    group=SEGMENT,
+    sequence_files={
+        True: (
+            "mosei_senti_data.pkl",
+            "mosei_data.pkl",
+            "aligned_50.pkl",
+            "Processed/aligned_50.pkl",
+            "aligned.pkl",
+            ".",
+        ),
+        False: (
+            "mosei_senti_data_noalign.pkl",
+            "mosei_data_noalign.pkl",
+            "unaligned_50.pkl",
+            "Processed/unaligned_50.pkl",
+            "unaligned.pkl",
+            ".",
+        ),
+    },
+)

@@ -12,28 +12,34 @@ from pathlib import Path
 
 from affectjax.data import labels as labels_lib
 from affectjax.data.labels import LabelSpec
+from affectjax.data.raw.dataset import SEGMENT, RawDataset
 from affectjax.data.raw.readers import plain
 
-LABELS = None
-GROUP = r"^(.+?)(?:\$_\$\d+|\[[^\[\]]*\]|_\d+)?$"
-FILES = {
-    True: (".", "aligned.pkl", "*_data.pkl"),
-    False: (".", "unaligned.pkl", "*_data_noalign.pkl"),
-}
 
-
-def labels(path: Path) -> LabelSpec:
+def labels(view: str, path: Path) -> LabelSpec:
     """Returns what the labels in a raw file or folder are.
 
     Args:
+      view: the only one, sequences.
       path: what will be read.
 
     Raises:
       InputError: when labels.json says something that a `LabelSpec` cannot be.
     """
+    del view
     said = labels_lib.declared(path)
     if said is not None:
         return said
     if plain.matches(path):
         return labels_lib.infer(plain.read_table(path / "labels.csv")["label"])
     return LabelSpec("score")
+
+
+DATASET = RawDataset(
+    labels=labels,
+    group=SEGMENT,
+    sequence_files={
+        True: (".", "aligned.pkl", "*_data.pkl"),
+        False: (".", "unaligned.pkl", "*_data_noalign.pkl"),
+    },
+)

@@ -16,12 +16,11 @@ from pathlib import Path
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import file_lists
-from affectjax.data.raw.readers import Ledger
+from affectjax.data.raw.dataset import RawDataset
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
 CLASSES = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
-LABELS = LabelSpec("class", CLASSES)
-GROUP = r"^(.+)$"
 LISTS = tuple(f"{above}EmoLabel/list_patition_label.txt" for above in ("", "basic/", "*/basic/"))
 PICTURES = ("Image/aligned", "Image/original")
 SPLITS = ("train", "test")
@@ -30,12 +29,12 @@ SPLITS = ("train", "test")
 _NAMES = {str(number): name for number, name in enumerate(CLASSES, start=1)}
 
 
-def clips(raw: Path, ledger: Ledger) -> list[Clip]:
+def clips(raw: Path, skipped: SkippedRecords) -> list[Clip]:
     """Returns the faces, each as a clip of one image, in the order of the list.
 
     Args:
       raw: the folder that holds `EmoLabel` and `Image`, or `basic` with the two.
-      ledger: takes lines that are not as above, faces that are listed twice or are not there.
+      skipped: takes lines that are not as above, faces that are listed twice or are not there.
 
     Raises:
       InputError: when there is no list or no folder of images.
@@ -59,13 +58,13 @@ def clips(raw: Path, ledger: Ledger) -> list[Clip]:
         if not line.strip():
             continue
         if split not in SPLITS:
-            ledger.skip(where, "train", line.strip(), "is not train_ or test_, .jpg and a label")
+            skipped.skip(where, "train", line.strip(), "is not train_ or test_, .jpg and a label")
         elif label not in _NAMES:
-            ledger.skip(where, split, name, f"label {label!r} is none of 1 to {len(_NAMES)}")
+            skipped.skip(where, split, name, f"label {label!r} is none of 1 to {len(_NAMES)}")
         elif name in found:
-            ledger.skip(where, split, name, "is listed twice; the first is kept")
+            skipped.skip(where, split, name, "is listed twice; the first is kept")
         elif not image.is_file():
-            ledger.skip(where, split, name, f"{image} is not there")
+            skipped.skip(where, split, name, f"{image} is not there")
         else:
             found[name] = Clip(name, _NAMES[label], split, video=image)
     return list(found.values())
@@ -76,3 +75,10 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: is not a readable UTF-8 list ({error})") from error
+
+
+DATASET = RawDataset(
+    labels=LabelSpec("class", CLASSES),
+    clip_modalities=("vision",),
+    clips=clips,
+)

@@ -22,12 +22,11 @@ from pathlib import Path
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import file_lists
-from affectjax.data.raw.readers import Ledger
+from affectjax.data.raw.dataset import RawDataset
+from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
 CLASSES = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
-LABELS = LabelSpec("class", CLASSES)
-GROUP = r"^(?:\d\d-){6}(\d\d)$"
 STATEMENTS = {"01": "Kids are talking by the door", "02": "Dogs are sitting by the door"}
 VALID = ("21", "22")
 TEST = ("23", "24")
@@ -38,17 +37,19 @@ _NAME = re.compile(r"(0[123])-(0[12])-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)")
 _FOLDERS = "Actor_[0-9][0-9]"
 
 
-def clips(raw: Path, ledger: Ledger) -> list[Clip]:
+def clips(raw: Path, skipped: SkippedRecords) -> list[Clip]:
     """Returns what is spoken; see `recordings`."""
-    return recordings(raw, ledger, "ravdess", ("01",))
+    return recordings(raw, skipped, "ravdess", ("01",))
 
 
-def recordings(raw: Path, ledger: Ledger, name: str, channels: tuple[str, ...]) -> list[Clip]:
+def recordings(
+    raw: Path, skipped: SkippedRecords, name: str, channels: tuple[str, ...]
+) -> list[Clip]:
     """Returns the clips of some channels, by folder and name.
 
     Args:
       raw: the folder of the actors' folders, or one above it.
-      ledger: takes files whose name is not as above, and recordings that are there twice.
+      skipped: takes files whose name is not as above, and recordings that are there twice.
       name: the data set, for messages.
       channels: those to take, of CHANNELS.
 
@@ -62,22 +63,22 @@ def recordings(raw: Path, ledger: Ledger, name: str, channels: tuple[str, ...]) 
         where, stem = str(file.parent), file.stem
         match = _NAME.fullmatch(stem)
         if match is None:
-            ledger.skip(where, split, file.name, "its name is not seven fields of two digits")
+            skipped.skip(where, split, file.name, "its name is not seven fields of two digits")
             continue
         modality, channel, emotion, _, statement, _, actor = match.groups()
         if channel not in channels or modality == "02":
             continue
         kind, last = CHANNELS[channel]
         if not 1 <= int(emotion) <= last:
-            ledger.skip(
+            skipped.skip(
                 where, split, stem, f"emotion {emotion} of {kind} is none of 01 to {last:02d}"
             )
         elif statement not in STATEMENTS:
-            ledger.skip(where, split, stem, f"statement {statement} is neither 01 nor 02")
+            skipped.skip(where, split, stem, f"statement {statement} is neither 01 nor 02")
         elif actor != file.parent.name[-2:]:
-            ledger.skip(where, split, stem, f"is of actor {actor}, in {file.parent.name}")
+            skipped.skip(where, split, stem, f"is of actor {actor}, in {file.parent.name}")
         elif stem in found:
-            ledger.skip(where, split, file.name, "the same recording is there in another file")
+            skipped.skip(where, split, file.name, "the same recording is there in another file")
         else:
             seen = modality == "01" and file.suffix.lower() == ".mp4"
             if seen:
@@ -108,3 +109,10 @@ def _files(raw: Path, name: str) -> Iterator[tuple[Path, str]]:
         for file in sorted(folder.iterdir()):
             if file.suffix.lower() in (".wav", ".flac", ".mp4") and not file.name.startswith("."):
                 yield file, split
+
+
+DATASET = RawDataset(
+    labels=LabelSpec("class", CLASSES),
+    group=r"^(?:\d\d-){6}(\d\d)$",
+    clips=clips,
+)

@@ -8,14 +8,20 @@ from pathlib import Path
 
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
-from affectjax.data.raw.readers import Ledger
+from affectjax.data.raw.dataset import RawDataset
 from affectjax.data.raw.sets import ravdess
+from affectjax.data.skipped import SkippedRecords
 
 CLASSES = ravdess.CLASSES[: ravdess.CHANNELS["02"][1]]
-LABELS = LabelSpec("class", CLASSES)
-GROUP = ravdess.GROUP
 
 
-def clips(raw: Path, ledger: Ledger) -> list[Clip]:
+def clips(raw: Path, skipped: SkippedRecords) -> list[Clip]:
     """Returns what is sung; see `ravdess.recordings`."""
-    return ravdess.recordings(raw, ledger, "ravdess_song", ("02",))
+    return ravdess.recordings(raw, skipped, "ravdess_song", ("02",))
+
+
+DATASET = RawDataset(
+    labels=LabelSpec("class", CLASSES),
+    group=ravdess.DATASET.group,
+    clips=clips,
+)
