@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import CONFIG_FILE, lines_of, write_own
 
-from affectjax import report
+from affectjax.reports import run_report
 
 ROOT = Path(__file__).parents[1]
 
@@ -287,7 +287,7 @@ def test_report_says_the_same_as_the_function(start, finished, tmp_path):
     workdir = tmp_path / "run"  # a copy: the command leaves a page there
     shutil.copytree(finished, workdir)
     code, out, said = start("report", f"--workdir={workdir}").wait()
-    assert (code, out.strip()) == (0, report.table(workdir).strip()), said
+    assert (code, out.strip()) == (0, run_report.table(workdir).strip()), said
     refused(start("report", f"--workdir={tmp_path}"), "test.json is not there")
 
 
@@ -299,10 +299,11 @@ def test_an_infinite_loss_is_no_bad_input_but_stops_the_run(start, own, tmp_path
 
 
 def import_all_apps():
-    from affectjax import prepare, report
+    from affectjax import prepare
+    from affectjax.reports import run_report
     from affectjax.training import evaluator, loop
 
-    assert all((evaluator.evaluate, prepare, report.table, loop.train))
+    assert all((evaluator.evaluate, prepare, run_report.table, loop.train))
 
 
 def test_a_notebook_may_import_every_function(start):

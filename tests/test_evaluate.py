@@ -9,8 +9,8 @@ import pytest
 from conftest import CLASSES, DIMS, SIZES, toy_config, write_own
 from scipy import stats
 
-from affectjax import report
 from affectjax.errors import InputError
+from affectjax.reports import run_report
 from affectjax.training import evaluator, loop
 
 
@@ -152,7 +152,7 @@ def cells(table, metric):
 
 def test_table_has_mean_and_deviation(tmp_path):
     per_seed = {s: {"war": v, "corr": None, "confusion": [[1]]} for s, v in OURS.items()}
-    table = report.table(pretend(tmp_path / "a", per_seed))
+    table = run_report.table(pretend(tmp_path / "a", per_seed))
     values = list(OURS.values())
     expected = ["war", f"{np.mean(values):.4f}", f"{np.std(values, ddof=1):.4f}"]
     assert cells(table, "war") == expected
@@ -161,20 +161,20 @@ def test_table_has_mean_and_deviation(tmp_path):
 
 
 def test_table_of_one_seed_has_no_deviation(tmp_path):
-    table = report.table(pretend(tmp_path / "a", {"5": {"war": 0.5, "n": 1.0}}, seed=5))
+    table = run_report.table(pretend(tmp_path / "a", {"5": {"war": 0.5, "n": 1.0}}, seed=5))
     assert cells(table, "war") == ["war", "0.5000", "-"] and "seeds 5" in table
 
 
 def test_a_single_seed_of_several_is_named(tmp_path):
     folder = pretend(tmp_path / "a", {"0": {"war": 0.5}})
     (folder / "config.json").write_text(json.dumps({"config": {"seed": 0, "seeds": [5]}}))
-    assert list(report.read_result(folder, "test")) == ["5"]
+    assert list(run_report.read(folder, "test")[1]) == ["5"]
 
 
 def test_comparison_is_a_paired_t_test_over_the_seeds_of_both(tmp_path):
     a = pretend(tmp_path / "a", {s: {"war": v, "x": 1.0} for s, v in OURS.items()})
     b = pretend(tmp_path / "b", {s: {"war": v, "y": 1.0} for s, v in THEIRS.items()})
-    table = report.comparison(a, b)
+    table = run_report.comparison(a, b)
     both = ("0", "1", "3")
     ours, theirs = ([run[s] for s in both] for run in (OURS, THEIRS))
     t, p = stats.ttest_rel(ours, theirs)
@@ -188,18 +188,18 @@ def test_comparison_needs_two_common_seeds(tmp_path):
     a = pretend(tmp_path / "a", {s: {"war": v} for s, v in OURS.items()})
     b = pretend(tmp_path / "b", {"9": {"war": 1.0}, "0": {"war": 0.5}})
     with pytest.raises(InputError, match="needs two seeds or more in both runs"):
-        report.comparison(a, b)
+        run_report.comparison(a, b)
 
 
 def test_report_of_nothing(tmp_path, finished):
     with pytest.raises(InputError, match=r"test\.json is not there: is the run finished\?"):
-        report.table(tmp_path)
+        run_report.table(tmp_path)
     with pytest.raises(InputError, match=r"dev\.json is not there"):
-        report.table(finished, "dev")
+        run_report.table(finished, "dev")
 
 
 def test_report_of_a_real_run(finished):
-    table = report.table(finished, "valid")
+    table = run_report.table(finished, "valid")
     result = json.loads(read(finished, "valid.json"))
     for name in ("loss", "war", *(f"recall/{c}" for c in CLASSES)):
         assert cells(table, name)[1] == f"{result[name]:.4f}"

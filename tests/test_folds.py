@@ -10,9 +10,9 @@ import pytest
 from conftest import CLASSES, SIZES, lines_of, toy_config, write_own
 from scipy import stats
 
-from affectjax import report
 from affectjax.data.prepare.prepared import Prepared
 from affectjax.errors import InputError
+from affectjax.reports import run_report
 from affectjax.training import evaluator, folds, loop
 
 NAMES = ("1", "2")
@@ -260,7 +260,7 @@ def test_two_cross_validations_are_compared_fold_by_fold(crossed):
     (ours, a), (theirs, b) = crossed.items()
     values = [[one["per_fold"][name]["loss"] for name in DEALT] for one in (a, b)]
     t, p = stats.ttest_rel(*values)
-    said = report.comparison(ours, theirs)
+    said = run_report.comparison(ours, theirs)
     (line,) = (row for row in said.splitlines() if row.startswith("| loss "))
     assert [cell.strip() for cell in line.split("|")[-3:-1]] == [f"{t:.4f}", f"{p:.4f}"]
     assert "1, 2, 3" in said.splitlines()[0]

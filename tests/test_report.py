@@ -9,10 +9,9 @@ import pytest
 from scipy import stats
 from test_space import labels, write_space
 
-from affectjax import report
 from affectjax.emotions import SEVEN, THREE
 from affectjax.errors import InputError
-from affectjax.reports import embeddings
+from affectjax.reports import embeddings, run_report
 from affectjax.runtime.workdir import write_json
 from affectjax.tasks.supramodal.concept_bank import ConceptBank
 from affectjax.training import evaluator, folds
@@ -60,20 +59,20 @@ def cells(table, metric):
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)], ids=str)
 def test_folds_against_folds(tmp_path, seeds):
     a, b = fold_run(tmp_path / "a", OURS, seeds), fold_run(tmp_path / "b", THEIRS)
-    table = report.comparison(a, b)
+    table = run_report.comparison(a, b)
     ours = np.array([*OURS.values()]) + 0.01 * (len(seeds) - 1) / 2  # the mean over seeds
     t, p = stats.ttest_rel(ours, [*THEIRS.values()])
     expected = [f"{np.mean(ours):.4f} ± {np.std(ours, ddof=1):.4f}"]
     assert cells(table, "war")[1::2] == [*expected, f"{t:.4f}"]
     assert cells(table, "war")[-1] == f"{p:.4f}" and cells(table, "corr")[-1] == "-"
     assert table.startswith("test, folds 1, 2, 3, 4; p of a paired")
-    assert report.table(a).startswith(f"{a}, test, folds 1, 2, 3, 4\n")
-    assert cells(report.table(a), "war")[1:] == expected[0].split(" ± ")
+    assert run_report.table(a).startswith(f"{a}, test, folds 1, 2, 3, 4\n")
+    assert cells(run_report.table(a), "war")[1:] == expected[0].split(" ± ")
 
 
 def test_seeds_against_seeds(tmp_path):
     a, b = seed_run(tmp_path / "a", OURS), seed_run(tmp_path / "b", THEIRS)
-    table = report.comparison(a, b)
+    table = run_report.comparison(a, b)
     t, _ = stats.ttest_rel([*OURS.values()], [*THEIRS.values()])
     assert cells(table, "war")[3] == f"{t:.4f}" and "seeds 1, 2, 3, 4" in table
     assert "count" not in table and "confusion" not in table
@@ -82,10 +81,10 @@ def test_seeds_against_seeds(tmp_path):
 def test_a_fold_is_no_pair_of_a_seed(tmp_path):
     a, b = seed_run(tmp_path / "a", OURS), fold_run(tmp_path / "b", THEIRS)
     with pytest.raises(InputError, match=r"needs pairs, but .*a has seeds and .*b has folds"):
-        report.comparison(a, b)
+        run_report.comparison(a, b)
     c = fold_run(tmp_path / "c", {"9": 0.5, "4": 0.25})
     with pytest.raises(InputError, match="needs two folds or more"):
-        report.comparison(b, c)
+        run_report.comparison(b, c)
 
 
 # ---- the page -----------------------------------------------------------------------------------
@@ -124,7 +123,7 @@ class Page(html.parser.HTMLParser):
 
 def test_the_page_of_any_run_has_its_table(tmp_path):
     run = seed_run(tmp_path / "<b>&run", {"0": 0.5})
-    path = report.write(run)
+    path = run_report.write(run)
     assert path == run / "report" / "index.html"
     page = Page(path)
     assert page.tables == [[["metric", "mean", "std"], ["war", "0.5000", "-"]]]
@@ -134,8 +133,8 @@ def test_the_page_of_any_run_has_its_table(tmp_path):
 
 def test_the_page_compares(tmp_path):
     a, b = fold_run(tmp_path / "a", OURS), fold_run(tmp_path / "b", THEIRS)
-    page = Page(report.write(a, against=b))
-    row = cells(report.comparison(a, b), "war")
+    page = Page(run_report.write(a, against=b))
+    row = cells(run_report.comparison(a, b), "war")
     assert page.tables[1][:2] == [["metric", str(a), str(b), "t", "p"], row]
 
 
@@ -145,7 +144,7 @@ def test_unpaired_sets_are_columns(tmp_path):
     per_seed = [dict.fromkeys(names, 0.5) | {"text/war": v} for v in (0.25, 0.75)]
     write_json(run / "eval" / "test.json", evaluator.summarize(per_seed, (0, 1)))
     same = "0.5000 ± 0.0000"
-    assert Page(report.write(run)).tables[0] == [
+    assert Page(run_report.write(run)).tables[0] == [
         ["metric", "mean of all", "text", "vision"],
         ["war", same, "0.5000 ± 0.3536", same],  # sqrt(2 * 0.25**2)
         ["recall/fear", "", "", same],
@@ -155,11 +154,11 @@ def test_unpaired_sets_are_columns(tmp_path):
 def test_what_stands_in_the_way(tmp_path):
     run = seed_run(tmp_path / "run", {"0": 0.5})
     with pytest.raises(InputError, match=r"dev\.json is not there"):
-        report.write(run, "dev")
+        run_report.write(run, "dev")
     assert not (run / "report").exists()
     (run / "report").write_text("a file")
     with pytest.raises(InputError, match=r"cannot write to .*report"):
-        report.write(run)
+        run_report.write(run)
 
 
 # ---- concepts -----------------------------------------------------------------------------------
@@ -184,7 +183,7 @@ def leave_concepts(folder, seed=0):
 def test_the_concepts_of_a_run(tmp_path):
     run = seed_run(tmp_path / "run", {"0": 0.5})
     leave_concepts(run / "concepts")
-    page = Page(report.write(run))
+    page = Page(run_report.write(run))
     found = json.loads((run / "report" / "concepts.json").read_text())
     assert found.pop("silhouettes") == embeddings.silhouettes(run / "concepts")
     pools = found.pop("pools")
@@ -210,13 +209,13 @@ def test_concepts_of_seeds_and_folds(tmp_path):
     for fold in ("a", "b"):
         for seed in (5, 6):
             (both / "folds" / fold / str(seed) / "concepts").mkdir(parents=True)
-    found = report.concept_folders(both)
+    found = run_report.concept_folders(both)
     assert list(found) == ["b-5", "b-6", "a-5", "a-6"]
     assert found["a-6"] == both / "folds" / "a" / "6" / "concepts"
     run = seed_run(tmp_path / "run", {"5": 0.5, "6": 0.25})
     for seed in (5, 6):
         leave_concepts(run / str(seed) / "concepts", seed)
-    page = Page(report.write(run))
+    page = Page(run_report.write(run))
     assert page.headings[2:] == [
         f"{what}, {seed}" for seed in (5, 6) for what in ("Shared space", "Pools of concepts")
     ]
@@ -229,4 +228,4 @@ def test_damaged_concepts_are_named(tmp_path):
     leave_concepts(run / "concepts")
     (run / "concepts" / embeddings.FEATURES).unlink()
     with pytest.raises(InputError, match=r"features\.npz is not there"):
-        report.write(run)
+        run_report.write(run)

@@ -1,0 +1,275 @@
+"""What a run reached: its metrics, a comparison with another run, its shared space, and the page.
+
+Letters: S seeds, N examples.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from affectjax import metrics
+from affectjax.errors import InputError
+from affectjax.modalities import MODALITIES
+from affectjax.reports import html
+from affectjax.reports.html import Table
+from affectjax.runtime import configs
+from affectjax.runtime.workdir import Workdir, write_json
+from affectjax.tasks.supramodal import concept_bank
+from affectjax.training import folds
+
+COLUMNS = {
+    "feature": "before the shared encoder",
+    "emotion": "emotion features",
+    "non_emotion": "non-emotion features",
+}
+_ABOUT_SPACE = (
+    "Validation examples, as many of each modality, as t-SNE lays them out. A silhouette says how "
+    "far groups lie apart, by cosine in the space itself: 1 apart, 0 mixed, below 0 among others. "
+    "In a space that the modalities share, emotions have a high one and modalities one near 0."
+)
+_ABOUT_POOLS = "Concepts of each class, and in brackets the least confidence among them."
+
+Numbers = dict[str, dict[str, float]]
+
+
+# ---- metrics ------------------------------------------------------------------------------------
+
+
+def read(workdir: str | Path, split: str) -> tuple[str, Numbers]:
+    """Returns "seeds" or "folds", and the scalar metrics of each by its name; NaN for null.
+
+    Args:
+      workdir: of a run.
+      split: as in eval/<split>.json.
+
+    Raises:
+      InputError: the run has no such evaluation.
+    """
+    file = Path(workdir) / "eval" / f"{split}.json"
+    try:
+        result = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{file} is not there: is the run finished?") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file} cannot be read: {error}") from error
+    kind = "folds" if "per_fold" in result else "seeds"
+    (only, *_) = configs.seeds(Workdir(workdir).config())
+    each = result.get("per_fold") or result.get("per_seed", {str(only): result})
+    scalar = lambda value: value is None or isinstance(value, float)  # noqa: E731
+    return kind, {
+        name: {k: math.nan if v is None else v for k, v in named.items() if scalar(v)}
+        for name, named in each.items()
+    }
+
+
+def table(workdir: str | Path, split: str = "test") -> str:
+    """Returns a table of the metrics of a run: mean, and deviation over its seeds or folds."""
+    return _table(workdir, split).markdown()
+
+
+def _table(workdir: str | Path, split: str) -> Table:
+    kind, each = read(workdir, split)
+    summary = metrics.over_seeds(list(each.values()))
+    rows = [
+        (name, _number(mean), _number(summary["std"][name]))
+        for name, mean in summary["mean"].items()
+    ]
+    return Table(f"{workdir}, {split}, {kind} {', '.join(each)}", ("metric", "mean", "std"), rows)
+
+
+def _by_data_set(workdir: str | Path, split: str) -> Table:
+    """Returns a column for each of the unpaired data sets, and `_table` where there are none."""
+    narrow = _table(workdir, split)
+    cells = {name: mean if std == "-" else f"{mean} ± {std}" for name, mean, std in narrow.rows}
+    held = [m for m in MODALITIES if any(name.startswith(f"{m}/") for name in cells)]
+    if not held:
+        return narrow
+    short = [name.split("/", 1)[1] if name.split("/")[0] in held else name for name in cells]
+    rows = [
+        (name, *(cells.get(key, "") for key in (name, *(f"{m}/{name}" for m in held))))
+        for name in dict.fromkeys(short)
+    ]
+    return Table(narrow.title, ("metric", "mean of all", *held), rows)
+
+
+def comparison(workdir: str | Path, against: str | Path, split: str = "test") -> str:
+    """Returns a table of both runs with a paired t-test a metric, over the seeds or folds of both.
+
+    Args:
+      workdir: of a run.
+      against: of the other one.
+      split: as in eval/<split>.json.
+
+    Raises:
+      InputError: an evaluation is not there, one run has seeds and the other folds, or fewer than
+        two stand in both.
+
+    Source: Tables 2 to 4 of the MCR paper.
+    """
+    return _comparison(workdir, against, split).markdown()
+
+
+def _comparison(workdir: str | Path, against: str | Path, split: str) -> Table:
+    (kind, ours), (other, theirs) = read(workdir, split), read(against, split)
+    if kind != other:
+        raise InputError(
+            f"a paired t-test needs pairs, but {workdir} has {kind} and {against} has {other}"
+        )
+    shared = [name for name in ours if name in theirs]
+    if len(shared) < 2:
+        raise InputError(
+            f"a paired t-test needs two {kind} or more in both runs; {workdir} has "
+            f"{', '.join(ours)} and {against} has {', '.join(theirs)}"
+        )
+    rows = []
+    for name in (n for n in ours[shared[0]] if n in theirs[shared[0]]):
+        a, b = ([run[key][name] for key in shared] for run in (ours, theirs))
+        t, p = metrics.paired_t_test(a, b)
+        rows.append((name, _spread(a), _spread(b), _number(t), _number(p)))
+    title = f"{split}, {kind} {', '.join(shared)}; p of a paired t-test, two-sided"
+    return Table(title, ("metric", str(workdir), str(against), "t", "p"), rows)
+
+
+def _spread(values: Sequence[float]) -> str:
+    summary: Mapping[str, Any] = metrics.over_seeds([{"x": v} for v in values])
+    return f"{_number(summary['mean']['x'])} ± {_number(summary['std']['x'])}"
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+# ---- concepts -----------------------------------------------------------------------------------
+
+
+def concept_folders(workdir: str | Path) -> dict[str, Path]:
+    """Returns the folders of the concepts that a run learned, by fold and seed, as in "3-0".
+
+    One of a single seed and no folds is "".
+
+    Args:
+      workdir: of a run.
+    """
+    config, workdir = Workdir(workdir).config(), Path(workdir)
+    seeds = [str(seed) for seed in configs.seeds(config)]
+    several = seeds if len(seeds) > 1 else [""]
+    runs = {fold: workdir / "folds" / fold for fold in folds.of(config)} or {"": workdir}
+    places = {
+        "-".join(filter(None, (fold, seed))): run / seed / "concepts"
+        for fold, run in runs.items()
+        for seed in several
+    }
+    return {name: place for name, place in places.items() if place.is_dir()}
+
+
+def describe_concepts(folder: str | Path, path: Path) -> dict[str, Any]:
+    """Draws the shared space of a run's concepts, and returns its numbers and those of the bank.
+
+    Args:
+      folder: of the concepts.
+      path: of the PNG.
+
+    Returns:
+      `silhouettes` (see `affectjax.reports.embeddings.silhouettes`), `pools`: by modality and
+      class the `count` of concepts and the least confidence among them, `threshold`, NaN of an
+      empty pool; `top` and `correct_only` as in `affectjax.tasks.supramodal.concept_bank.select`.
+
+    Raises:
+      InputError: a file is missing or damaged.
+    """
+    from affectjax.reports import embeddings, figures  # Matplotlib and scikit-learn take seconds
+
+    bank, numbers = concept_bank.load(folder), embeddings.silhouettes(folder)
+    some = embeddings.sample(embeddings.load(folder), "three")
+    value = lambda kind, group: numbers["three"][kind][group]["value"]  # noqa: E731
+    figures.clouds(
+        {COLUMNS[kind]: embeddings.embed(x) for kind, x in some.features.items()},
+        {group: getattr(some, group) for group in embeddings.GROUPS},
+        {
+            (COLUMNS[kind], group): f"silhouette {_number(value(kind, group), 3)}"
+            for kind in embeddings.KINDS
+            for group in embeddings.GROUPS
+        },
+        path,
+    )
+    return {
+        "silhouettes": numbers,
+        "pools": {
+            m: {
+                name: {"count": count, "threshold": float(least)}
+                for (name, count), least in zip(pools.items(), bank.thresholds[m], strict=True)
+            }
+            for m, pools in bank.counts.items()
+        },
+        "top": bank.top,
+        "correct_only": bank.correct_only,
+    }
+
+
+def _silhouette_table(numbers: Mapping[str, Any]) -> Table:
+    """Returns a row for each scheme and group, a column for each kind of feature."""
+    rows, notes = [], {}
+    for scheme, own in numbers.items():
+        what = f"{', '.join(own['examples']) or 'no modality'} in {scheme} classes"
+        for group in ("emotion", "modality"):
+            found = [own[kind][group] for kind in COLUMNS]
+            rows.append((f"by {group}: {what}", *(_number(f["value"], 3) for f in found)))
+            notes |= {f"{what}: {f['reason']}": None for f in found if f["reason"]}
+    return Table("; ".join(["Silhouettes", *notes]), ("examples", *COLUMNS.values()), rows)
+
+
+def _pool_table(pools: Mapping[str, Any]) -> Table:
+    """Returns a row for each class, a column for each modality."""
+    classes = dict.fromkeys(name for own in pools.values() for name in own)
+    cell = lambda pool: f"{pool['count']} ({_number(pool['threshold'], 2)})" if pool else ""  # noqa: E731
+    rows = [(name, *(cell(own.get(name)) for own in pools.values())) for name in classes]
+    return Table(_ABOUT_POOLS, ("class", *pools), rows)
+
+
+# ---- the page -----------------------------------------------------------------------------------
+
+
+def write(workdir: str | Path, split: str = "test", against: str | Path | None = None) -> Path:
+    """Writes report/ of a run, and returns the path of its page.
+
+    Args:
+      workdir: of a finished run.
+      split: as in eval/<split>.json.
+      against: another run, for a paired t-test.
+
+    Raises:
+      InputError: see `table`, `comparison` and `describe_concepts`; or nothing can be written.
+    """
+    folder = Path(workdir) / "report"
+    parts = [html.heading("Metrics"), _by_data_set(workdir, split).html()]
+    if against:
+        compared = _comparison(workdir, against, split)
+        parts += [html.heading("Against another run"), compared.html()]
+    try:
+        folder.mkdir(exist_ok=True)
+        for name, place in concept_folders(workdir).items():
+            stem = f"concepts-{name}" if name else "concepts"
+            found = describe_concepts(place, folder / f"{stem}.png")
+            write_json(folder / f"{stem}.json", found)
+            parts += _concept_parts(name, found, folder / f"{stem}.png")
+        path = folder / "index.html"
+        path.write_text(html.page(str(workdir), parts), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error}") from error
+    return path
+
+
+def _concept_parts(name: str, found: Mapping[str, Any], figure: Path) -> list[str]:
+    """Returns what the page says about the concepts of a seed or fold."""
+    of = f", {name}" if name else ""
+    says = "t-SNE of the features in three columns, coloured by emotion and by modality"
+    return [
+        html.heading(f"Shared space{of}"),
+        html.paragraph(_ABOUT_SPACE),
+        html.image(figure, says),
+        _silhouette_table(found["silhouettes"]).html(),
+        html.heading(f"Pools of concepts{of}"),
+        _pool_table(found["pools"]).html(),
+    ]
