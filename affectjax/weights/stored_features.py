@@ -319,7 +319,7 @@ def _examples(
     """Yields the examples of a split as the builder wants them."""
     vision = towers.inputs.kinds.get("vision")
     size = max(1, _IMAGES // vision.count) if vision else _TEXTS
-    for records, batch in streams.Batches(_Chunks(source, towers.inputs, size), _THREADS):
+    for records, batch in streams.BatchStream(_Chunks(source, towers.inputs, size), _THREADS):
         given = {m: batch[m] for m in towers.made}
         made = jax.device_get(towers.run(towers.params, given))
         for row, record in enumerate(records):
