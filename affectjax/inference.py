@@ -146,7 +146,7 @@ class Recognizer:
                 f"a window of {self.window:g} s with a hop of {self.hop:g} s; allowed: a window of "
                 "more than 0, and a hop of more than 0 and no more than the window"
             )
-        places = {f"fold {fold}, ": path / "folds" / fold for fold in folds.of(config)}
+        places = {f"fold {fold}, ": path / "folds" / fold for fold in folds.fold_names(config)}
         self._models = [_Models(place, name) for name, place in (places or {"": path}).items()]
         first = self._models[0]
         self.classes, self.modalities = first.task.spec.classes, first.task.modalities
@@ -172,7 +172,7 @@ class Recognizer:
         """
         record, warnings = self._reader.read(clip)
         predictions = [models.without_each(record) for models in self._models]
-        logits, probability, present = _together(predictions)
+        logits, probability, present = _mean_prediction(predictions)
         used = [m for m, there in zip(self.modalities, present[0], strict=True) if there]
         if not used:
             read = ", ".join(self._reader.readable)
@@ -203,7 +203,7 @@ class Recognizer:
         stretches = self._reader.stretches(clip, self.window, self.hop)
         while chunk := list(itertools.islice(stretches, len(self.modalities) + 1)):
             records = [record for *_, record in chunk]
-            _, probability, present = _together([m.of_each(records) for m in self._models])
+            _, probability, present = _mean_prediction([m.of_each(records) for m in self._models])
             for row, (start, end, _) in enumerate(chunk):
                 seen = self._by_class(probability[row]) if present[row].any() else None
                 yield {"start": _number(start), "end": _number(end), "probability": seen}
@@ -234,7 +234,7 @@ class _Models:
         """
         workdir = Workdir(path)
         config = workdir.config()
-        if base.MAIN not in base.evaluated(config):
+        if base.MAIN not in base.evaluated_data_sets(config):
             raise InputError(
                 f"{path} has learned concepts alone; a run with the stage downstream recognises"
             )
@@ -308,7 +308,9 @@ class _Models:
                 }
 
 
-def _together(predictions: Sequence[Predictions]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _mean_prediction(
+    predictions: Sequence[Predictions],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns mean logits and probability `[B, C]` over all models, and `present` `[B, M]`."""
     mean = lambda name: np.concatenate([p[name] for p in predictions]).mean(0)  # noqa: E731
     return mean("logits"), mean("probability"), predictions[0]["present"]

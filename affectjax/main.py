@@ -3,6 +3,7 @@
 from absl import flags
 from ml_collections import config_flags
 
+import affectjax
 from affectjax.errors import InputError
 from affectjax.runtime import app
 
@@ -19,23 +20,22 @@ _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do; train
 
 
 def main(argv):
-    """Calls `train.train` or `evaluate.evaluate`."""
+    """Trains or evaluates, and prints where the results are and the first of them."""
     del argv
-    from affectjax.training import (  # JAX starts slowly: a wrong flag answers before that
-        evaluator,
-        loop,
-    )
-
     if not _WORKDIR.value:
         raise InputError("--workdir is missing: where should the run leave its files?")
     if _MODE.value == "eval":
         given = _CONFIG.value is not None
         overrides = config_flags.get_override_values(flags.FLAGS["config"]) if given else {}
-        evaluator.evaluate(_WORKDIR.value, overrides)
-        return
-    if _CONFIG.value is None:
+        result = affectjax.evaluate(_WORKDIR.value, overrides)
+    elif _CONFIG.value is None:
         raise InputError("--config is missing, as in --config=configs/mcr.py")
-    loop.train(_CONFIG.value, _WORKDIR.value)
+    else:
+        result = affectjax.train(_CONFIG.value, _WORKDIR.value)
+    print(f"results: {_WORKDIR.value}/eval")
+    from affectjax import metrics  # as slow to import as what was called above
+
+    print(metrics.line(result))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 Letters: N examples, C classes, K binary tasks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -51,6 +52,11 @@ def classification(probability: np.ndarray, label: np.ndarray, classes: Sequence
         **{f"recall/{name}": float(value) for name, value in zip(classes, recall, strict=True)},
         "confusion": confusion.tolist(),
     }
+
+
+def classification_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of the numbers that `classification` returns."""
+    return ("war", "uar", "f1_weighted", "f1_macro", *(f"recall/{name}" for name in classes))
 
 
 def without(
@@ -110,6 +116,12 @@ def sentiment(score: np.ndarray, label: np.ndarray) -> Metrics:
     return out
 
 
+def sentiment_names() -> tuple[str, ...]:
+    """Returns the names of the numbers that `sentiment` returns."""
+    binary = (f"{kind}_{zero}" for zero in ("has0", "non0") for kind in ("acc2", "f1"))
+    return (*binary, "acc5", "acc7", "mae", "corr")
+
+
 def binary_tasks(probability: np.ndarray, label: np.ndarray, tasks: Sequence[str]) -> Metrics:
     """Returns `<task>/acc` and `<task>/f1` (weighted by the truth) and their means, acc and f1.
 
@@ -128,6 +140,36 @@ def binary_tasks(probability: np.ndarray, label: np.ndarray, tasks: Sequence[str
     for kind in ("acc", "f1"):
         out[kind] = float(np.mean([out[f"{name}/{kind}"] for name in tasks]))
     return out
+
+
+def binary_task_names(tasks: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of the numbers that `binary_tasks` returns."""
+    return (*(f"{name}/{kind}" for name in tasks for kind in ("acc", "f1")), "acc", "f1")
+
+
+def names_of_kind(kind: str, classes: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of the numbers that labels of a kind are measured by.
+
+    Args:
+      kind: "score", "class" or "binary", see `affectjax.data.labels.LabelSpec`.
+      classes: names of the classes or of the binary tasks.
+    """
+    if kind == "score":
+        return sentiment_names()
+    return classification_names(classes) if kind == "class" else binary_task_names(classes)
+
+
+def line(result: Mapping[str, Any], count: int = 4) -> str:
+    """Returns the first numbers of a result in a line, as "loss 0.9, war 0.6".
+
+    Args:
+      result: metrics by name, or of several seeds or folds with `mean`; None counts as NaN.
+      count: how many.
+    """
+    named = result.get("mean", result)
+    scalar = {k: v for k, v in named.items() if v is None or isinstance(v, float)}
+    numbers = [(k, float("nan") if v is None else v) for k, v in scalar.items()]
+    return ", ".join(f"{name} {value:.4f}" for name, value in numbers[:count])
 
 
 def over_seeds(per_seed: Sequence[Metrics]) -> dict[str, Metrics]:

@@ -190,12 +190,10 @@ class Toy:
         self.stages = tuple(
             base.Stage(
                 name,
-                self.loss,
+                s.rules(),
                 optim,
-                s.epochs,
-                s.batch_size,
-                s.select,
-                s.patience,
+                loss=self.loss,
+                init=self.init,
                 trains=lambda path, prefix=s.trains: path.startswith(prefix),
                 on_end=HAND_OVER[s.on_end],
             )
@@ -250,6 +248,9 @@ class Toy:
         if self.spec.kind == "score":
             return out | {"score": logits[:, 0]}
         return out | {"probability": jax.nn.softmax(logits)}
+
+    def metric_names(self):
+        return ("loss", *metrics.names_of_kind(self.spec.kind, self.spec.classes))
 
     def metrics(self, predictions, label):
         loss = {"loss": float(predictions["loss"].mean(dtype=np.float64))}

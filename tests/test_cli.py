@@ -208,8 +208,12 @@ def test_nothing_to_evaluate(start, tmp_path):
 def test_evaluation_with_and_without_the_config(start, own, finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     flags = [f"--workdir={tmp_path / 'run'}", "--mode=eval"]
-    code, _, said = start("main", *flags).wait()
+    code, out, said = start("main", *flags).wait()
     assert code == 0, said
+    result = json.loads((finished / "eval" / "test.json").read_text())
+    where, numbers = out.splitlines()
+    assert where == f"results: {tmp_path / 'run'}/eval"
+    assert numbers.startswith(f"loss {result['loss']:.4f}, war {result['war']:.4f}, ")
     config = [f"--config={CONFIG_FILE}:{own}", "--config.data.split=valid"]
     code, _, said = start("main", *flags, *config).wait()
     assert code == 0 and "Traceback" not in said, said

@@ -146,11 +146,11 @@ def test_a_variant_builds(name, argument, request):
     task = build(config)
     trained = [section for section in config.stages.values() if "epochs" in section]
     assert len(task.stages) == len(trained)
-    for name in base.evaluated(config):
-        assert set(base.judge(task, name).modalities) <= set(MODALITIES)
+    for name in base.evaluated_data_sets(config):
+        assert set(base.scorer(task, name).modalities) <= set(MODALITIES)
     for stage in task.stages:
-        sizes = stage.batch_size
-        assert stage.epochs > 0 and all(
+        sizes = stage.rules.batch_size
+        assert stage.rules.epochs > 0 and all(
             s > 0 for s in (dict(sizes).values() if stage.turns else [sizes])
         )
         assert stage.trains("any/kernel") in (True, False)
@@ -296,20 +296,20 @@ def test_the_single_stage_trains_as_long_as_the_two(variant, request):
     two = build(get_config("umbenet", variant, request)).stages
     (single,) = build(get_config("umbenet", f"{variant},single", request)).stages
     assert [stage.name for stage in two] == ["unimodal", "missing"] and single.name == "missing"
-    assert single.epochs == sum(stage.epochs for stage in two)
-    assert single.batch_size == two[1].batch_size
+    assert single.rules.epochs == sum(stage.rules.epochs for stage in two)
+    assert single.rules.batch_size == two[1].rules.batch_size
 
 
 @pytest.mark.parametrize("variant", FROZEN)
 def test_what_the_paper_says_of_training(variant, request):
     """Batch 16, Adam at 2e-3, times 0.6 after three epochs, to 1e-7 or 80 % of the training set."""
     for stage in build(get_config("umbenet", variant, request)).stages:
-        assert stage.batch_size == 16
+        assert stage.rules.batch_size == 16
         rule = dataclasses.asdict(stage.optim)
         assert (rule["name"], rule["learning_rate"]) == ("adam", 2e-3)
         assert (rule["plateau_patience"], rule["plateau_factor"]) == (3, 0.6)
         assert rule["stop_rate"] == 1e-7
-    assert stage.stop_accuracy == 0.8
+    assert stage.rules.stop_accuracy == 0.8
 
 
 @pytest.mark.parametrize("variant", FROZEN)

@@ -37,9 +37,9 @@ def record_losses(losses):
     """Makes the training loop leave the loss of every step, `[S, C]` an epoch, in a list."""
     check = loop.Trainer._check_finite
 
-    def checked(self, stage, series):
+    def checked(self, series):
         losses.append(series["loss"])
-        check(self, stage, series)
+        check(self, series)
 
     loop.Trainer._check_finite = checked
 

@@ -116,8 +116,8 @@ def test_one_modality_has_no_missing_json(tmp_path):
 
 def test_summaries():
     one, two = {"war": 0.25, "confusion": [[1]]}, {"war": 0.75, "confusion": [[2]]}
-    assert evaluator.summarize([one], (7,)) == one
-    result = evaluator.summarize([one, two], (7, 1))
+    assert evaluator.combine_seeds([one], (7,)) == one
+    result = evaluator.combine_seeds([one, two], (7, 1))
     # Deviation of 0.25 and 0.75 with n - 1: sqrt(2 * 0.25**2).
     assert result == {
         "mean": {"war": 0.5},

@@ -17,7 +17,7 @@ from affectjax.data.batches.unpaired import Turns
 from affectjax.modalities import MODALITIES
 from affectjax.runtime import parallel
 from affectjax.runtime.parallel import AXIS, Engine
-from affectjax.training.device_data import Feed, UnpairedFeed
+from affectjax.training.device_data import TrainingData, UnpairedTrainingData
 
 # Of 29 training examples of each, those that have the modality: all of text, fewer of the others.
 BATCH = {"text": 7, "audio": 5, "vision": 6}
@@ -72,7 +72,7 @@ def batches_of(feed, engine, epoch, seeds=SEEDS, stage=1):
 def made(folder, resident, turns, kind="pmap", devices=1):
     engine = Engine(kind, jax.devices()[:devices])
     datasets = opened(folder, resident)
-    return UnpairedFeed(datasets, engine, BATCH, turns), engine, datasets
+    return UnpairedTrainingData(datasets, engine, BATCH, turns), engine, datasets
 
 
 def real(batch):
@@ -151,7 +151,7 @@ def test_examples_without_the_modality_are_no_part_of_its_set(folder):
 def test_all_of_them_are_streamed_where_one_does_not_fit(folder):
     datasets = opened(folder, True) | {"text": opened(folder, False)["text"]}
     engine = Engine("pmap", jax.devices()[:1])
-    feed = UnpairedFeed(datasets, engine, BATCH, TURNS["together"])
+    feed = UnpairedTrainingData(datasets, engine, BATCH, TURNS["together"])
     assert not feed.resident and feed.data == {}
 
 
@@ -172,11 +172,11 @@ def test_a_stream_goes_on_where_it_stopped(folder):
 
 
 def test_one_data_set_alone(folder):
-    """`Feed`: a stage that reads `config.data` itself."""
+    """`TrainingData`: a stage that reads `config.data` itself."""
     config = {True: {}, False: {"resident_mib": 0.0}}
     engine, found = Engine("pmap", jax.devices()[:1]), {}
     for resident, changes in config.items():
-        feed = Feed(Dataset(DataConfig("own", str(folder), **changes)), engine, 6)
+        feed = TrainingData(Dataset(DataConfig("own", str(folder), **changes)), engine, 6)
         assert feed.resident is resident and feed.steps == 5
         found[resident] = real(batches_of(feed, engine, 2))
     jax.tree.map(np.testing.assert_array_equal, found[True], found[False])

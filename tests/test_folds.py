@@ -43,7 +43,7 @@ def test_mean_and_deviation_over_folds_by_hand():
         "1": {"war": 0.5, "confusion": [[1]]}, "2": {"war": 0.7, "confusion": [[2]]},
         "3": {"war": 0.9, "confusion": [[3]]},
     }  # fmt: skip
-    found = folds.together(own)
+    found = folds.combine_folds(own)
     assert found["mean"] == {"war": pytest.approx(0.7)}
     assert found["std"] == {"war": pytest.approx(statistics.stdev([0.5, 0.7, 0.9]))}
     assert found["per_fold"] == own
@@ -51,7 +51,7 @@ def test_mean_and_deviation_over_folds_by_hand():
 
 def test_of_several_seeds_a_fold_counts_with_their_mean():
     seeds = lambda war: {"mean": {"war": war}, "std": {"war": 0.1}, "per_seed": {"0": {}}}  # noqa: E731
-    found = folds.together({"1": seeds(0.4), "2": seeds(0.8)})
+    found = folds.combine_folds({"1": seeds(0.4), "2": seeds(0.8)})
     assert found["mean"] == {"war": pytest.approx(0.6)}
     assert {name: own["war"] for name, own in found["per_fold"].items()} == {"1": 0.4, "2": 0.8}
 
@@ -62,7 +62,7 @@ def test_a_metric_that_one_fold_lacks_is_null_together(tmp_path, without):
     for name in NAMES:
         recall = None if name == without else 0.5
         write_fold(tmp_path, name, {"test.json": {"war": 0.25, "recall/sad": recall}})
-    folds.gather(tmp_path, NAMES)
+    folds.write_combined(tmp_path, NAMES)
     found = read(tmp_path, "test.json")
     assert found["mean"] == {"war": 0.25, "recall/sad": None}
     assert found["std"] == {"war": 0.0, "recall/sad": None}
@@ -78,7 +78,7 @@ def test_files_of_folds_become_one(tmp_path):
         rows = [head, *([i, "sad, very", "glad", "0.5"] for i in ids)]
         files = {"test.json": {"war": war}, "valid.json": {"war": 0.5}}
         write_fold(tmp_path, name, files | {"missing.json": subsets(war), "test.csv": rows})
-    folds.gather(tmp_path, NAMES)
+    folds.write_combined(tmp_path, NAMES)
     assert {f.name for f in (tmp_path / "eval").iterdir()} == {
         "test.json", "valid.json", "missing.json", "test.csv",
     }  # fmt: skip
@@ -105,15 +105,15 @@ def test_each_fold_is_a_run_of_its_own(tmp_path):
         write_fold(tmp_path / "run", config["data"]["fold"], {"test.json": {"war": len(seen) / 2}})
 
     config = toy_config("somewhere", data__folds=("2", 1))
-    assert folds.of(config) == ("2", "1") and folds.of(toy_config()) == ()
-    result = folds.each(config, tmp_path / "run", run)
+    assert folds.fold_names(config) == ("2", "1") and folds.fold_names(toy_config()) == ()
+    result = folds.run_each(config, tmp_path / "run", run)
     folder = tmp_path / "run" / "folds"
     assert seen == [("2", (), folder / "2"), ("1", (), folder / "1")]
     assert config.data.folds == ("2", 1) and "fold" not in config.data
     assert result == read(tmp_path / "run", "test.json")
     assert result["mean"] == {"war": 0.75} and list(result["per_fold"]) == ["2", "1"]
     with pytest.raises(InputError, match=r"data\.folds"):
-        folds.each(toy_config("somewhere", data__folds=("2",)), tmp_path / "run", run)
+        folds.run_each(toy_config("somewhere", data__folds=("2",)), tmp_path / "run", run)
     assert len(seen) == 2
 
 
@@ -127,7 +127,7 @@ def test_each_fold_is_a_run_of_its_own(tmp_path):
     ],
 )
 def test_which_folds_a_config_asks_for(changes, names):
-    assert folds.of(toy_config(**changes)) == names
+    assert folds.fold_names(toy_config(**changes)) == names
 
 
 @pytest.mark.parametrize(

@@ -264,3 +264,26 @@ def test_without_a_class_its_examples_and_its_column_are_gone_by_hand():
     ours = metrics.without(probability, label, ("glad", "neutral", "sad"), ("neutral",))
     assert ours["war"] == pytest.approx(2 / 3) and ours["uar"] == 0.75
     assert ours["confusion"] == [[1, 0], [1, 1]]
+
+
+def test_each_function_says_its_names_beforehand():
+    """Its single numbers, in their order; a confusion matrix is none."""
+    rng, classes = np.random.default_rng(0), ("a", "b", "c")
+    label = rng.integers(0, 3, 20)
+    found = {
+        "score": metrics.sentiment(rng.normal(size=20), rng.normal(size=20)),
+        "class": metrics.classification(rng.random((20, 3)), label, classes),
+        "binary": metrics.binary_tasks(rng.random((20, 3)), rng.integers(0, 2, (20, 3)), classes),
+    }
+    for kind, named in found.items():
+        numbers = [name for name, value in named.items() if isinstance(value, float)]
+        assert list(metrics.names_of_kind(kind, classes)) == numbers
+
+
+def test_the_line_of_a_result_has_its_first_numbers():
+    result = {"loss": 1.23456, "confusion": [[1]], "war": 0.5, "uar": math.nan, "f1_weighted": 0.25}
+    said = "loss 1.2346, war 0.5000, uar nan, f1_weighted 0.2500"
+    assert metrics.line(result | {"f1_macro": 0.1}) == said
+    assert metrics.line({"mean": result, "std": {}, "per_seed": {}}) == said
+    # As JSON gives it back.
+    assert metrics.line(result | {"uar": None}) == said

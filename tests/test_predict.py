@@ -32,7 +32,7 @@ from affectjax.runtime import steps
 from affectjax.runtime.checkpoints import Checkpoints
 from affectjax.tasks.base import MAIN
 from affectjax.training import evaluator, loop
-from affectjax.training.run_checkpoints import Store
+from affectjax.training.run_checkpoints import RunCheckpoints
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ["glad", "sad"]
@@ -148,7 +148,7 @@ def changed(run, folder, **data):
 
 
 def best(run):
-    store = Store(run)
+    store = RunCheckpoints(run)
     found = store.restore_best()
     store.close()
     return found

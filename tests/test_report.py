@@ -29,13 +29,13 @@ def claim(folder, seeds=(), names=()):
 
 
 def fold_run(folder, values, seeds=(0,)):
-    """Writes a run of folds as `folds.each` leaves it; each seed is 0.01 above the one before."""
+    """Writes a run of folds as `folds.run_each` leaves it; each seed is 0.01 above the last."""
     claim(folder, seeds if len(seeds) > 1 else (), values)
     for name, value in values.items():
         own = [{"war": value + 0.01 * i, "corr": np.nan, "confusion": [[1]]} for i in seeds]
-        result = evaluator.summarize(own, seeds)
+        result = evaluator.combine_seeds(own, seeds)
         write_json(folder / "folds" / name / "eval" / "test.json", result)
-    folds.gather(folder, list(values))
+    folds.write_combined(folder, list(values))
     return folder
 
 
@@ -43,7 +43,9 @@ def seed_run(folder, values):
     """Writes a run of several seeds, or of one."""
     claim(folder, map(int, values) if len(values) > 1 else ())
     per_seed = [{"war": value, "confusion": [[1]], "count": 3} for value in values.values()]
-    write_json(folder / "eval/test.json", evaluator.summarize(per_seed, [int(s) for s in values]))
+    write_json(
+        folder / "eval/test.json", evaluator.combine_seeds(per_seed, [int(s) for s in values])
+    )
     return folder
 
 
@@ -142,7 +144,7 @@ def test_unpaired_sets_are_columns(tmp_path):
     run = claim(tmp_path / "run", (0, 1))
     names = ("war", "text/war", "vision/war", "vision/recall/fear")
     per_seed = [dict.fromkeys(names, 0.5) | {"text/war": v} for v in (0.25, 0.75)]
-    write_json(run / "eval" / "test.json", evaluator.summarize(per_seed, (0, 1)))
+    write_json(run / "eval" / "test.json", evaluator.combine_seeds(per_seed, (0, 1)))
     same = "0.5000 ± 0.0000"
     assert Page(run_report.write(run)).tables[0] == [
         ["metric", "mean of all", "text", "vision"],

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from affectjax.runtime.optim import OptimConfig
-from affectjax.tasks.base import Stage
+from affectjax.tasks.base import Stage, StageRules
 from affectjax.training import early_stopping
 
 NAN = float("nan")
@@ -14,15 +14,15 @@ TRAINED = {"learning_rate": 1.0, "accuracy": 0.0}
 
 
 def stage(select="loss", patience=0, **optim):
-    return Stage("train", None, OptimConfig(**optim), 9, 4, select, patience)
+    return Stage("train", StageRules(9, 4, select, patience), OptimConfig(**optim), None, None)
 
 
 def follow(stage, *seeds):
     """Returns the state after every epoch and who improved; `seeds` are values, one an epoch."""
-    control, states, improved = early_stopping.begin(stage, len(seeds)), [], []
+    control, states, improved = early_stopping.start(stage, len(seeds)), [], []
     for epoch, values in enumerate(zip(*seeds, strict=True)):
-        measured = [{"loss": 0.0, stage.select: float(v)} for v in values]
-        control, better = early_stopping.judge(
+        measured = [{"loss": 0.0, stage.rules.select: float(v)} for v in values]
+        control, better = early_stopping.update(
             control, stage, epoch, measured, [TRAINED] * len(seeds)
         )
         states.append(control)
@@ -35,10 +35,10 @@ def history(states, name, seed=0):
 
 
 def test_before_the_first_epoch():
-    control = early_stopping.begin(stage("war"), 3)
+    control = early_stopping.start(stage("war"), 3)
     assert control["best_epoch"].tolist() == [-1] * 3
     assert control["best_value"].tolist() == [-np.inf] * 3
-    assert early_stopping.begin(stage("mae"), 1)["best_value"].tolist() == [np.inf]
+    assert early_stopping.start(stage("mae"), 1)["best_value"].tolist() == [np.inf]
     assert control["active"].all()
     assert control["scale"].tolist() == [1] * 3
     assert not control["stale"].any()
@@ -95,20 +95,20 @@ def test_model_that_has_stopped_is_frozen():
     assert improved[2] == [False, True]
 
 
-def test_judge_changes_nothing_that_it_is_given():
-    control = early_stopping.begin(stage(), 2)
+def test_update_changes_nothing_that_it_is_given():
+    control = early_stopping.start(stage(), 2)
     before = jax.tree.map(np.copy, control)
-    early_stopping.judge(control, stage(), 0, [{"loss": 1.0}, {"loss": 2.0}], [TRAINED] * 2)
+    early_stopping.update(control, stage(), 0, [{"loss": 1.0}, {"loss": 2.0}], [TRAINED] * 2)
     jax.tree.map(np.testing.assert_array_equal, control, before)
 
 
 def test_rate_falls_on_a_plateau_of_the_loss_whatever_is_selected():
     chosen = stage("war", plateau_patience=2, plateau_factor=0.5)
-    control, scales = early_stopping.begin(chosen, 2), []
+    control, scales = early_stopping.start(chosen, 2), []
     losses = [(1.0, 3.0), (1.0, 2.0), (1.0, 1.0), (1.0, 1.0), (1.0, NAN), (0.5, 1.0)]
     for epoch, row in enumerate(losses):
         measured = [{"loss": loss, "war": 0.1 * epoch} for loss in row]
-        control, _ = early_stopping.judge(
+        control, _ = early_stopping.update(
             control, chosen, epoch, measured, [TRAINED] * len(measured)
         )
         scales.append(control["scale"].tolist())
@@ -123,21 +123,21 @@ def test_rate_does_not_fall_without_a_plateau_rule():
 
 
 def test_stops_at_the_training_accuracy():
-    chosen = Stage("train", None, OptimConfig(), 9, 4, "loss", stop_accuracy=0.8)
-    control = early_stopping.begin(chosen, 2)
+    chosen = Stage("train", StageRules(9, 4, stop_accuracy=0.8), OptimConfig(), None, None)
+    control = early_stopping.start(chosen, 2)
     trained = [TRAINED | {"accuracy": 0.79}, TRAINED | {"accuracy": 0.8}]
-    control, _ = early_stopping.judge(control, chosen, 0, [{"loss": 1.0}] * 2, trained)
+    control, _ = early_stopping.update(control, chosen, 0, [{"loss": 1.0}] * 2, trained)
     assert control["active"].tolist() == [True, False]
 
 
 def test_stops_when_the_plateau_leaves_less_than_the_least_rate():
     chosen = stage(plateau_patience=1, plateau_factor=0.5, stop_rate=0.3)
-    control = early_stopping.begin(chosen, 1)
+    control = early_stopping.start(chosen, 1)
     active, scales = [], []
     for epoch in range(5):
         # The rate as a step measures it: with the scale of the epoch before.
         trained = [{"learning_rate": 1.0 * control["scale"][0]}]
-        control, _ = early_stopping.judge(control, chosen, epoch, [{"loss": 1.0}], trained)
+        control, _ = early_stopping.update(control, chosen, epoch, [{"loss": 1.0}], trained)
         active.append(control["active"].item())
         scales.append(control["scale"].item())
     stopped = active.index(False)

@@ -9,7 +9,7 @@ from conftest import assert_same_run, newest, two_stages
 from affectjax.errors import InputError
 from affectjax.runtime.checkpoints import Checkpoints
 from affectjax.training import evaluator, loop
-from affectjax.training.run_checkpoints import Store
+from affectjax.training.run_checkpoints import RunCheckpoints
 
 LARGE = 2**18  # floats: a megabyte
 
@@ -36,7 +36,7 @@ def opened(tmp_path):
     stores = []
 
     def open_store():
-        stores.append(Store(tmp_path))
+        stores.append(RunCheckpoints(tmp_path))
         return stores[-1]
 
     yield open_store
@@ -80,7 +80,7 @@ def saved(store, steps, stage=0, some=True):
 
 def test_what_is_frozen_is_written_once_a_stage(opened, tmp_path):
     store, folder = opened(), tmp_path / "checkpoints"
-    store.begin_stage(0, frozen())
+    store.save_frozen(0, frozen())
     saved(store, [1, 2])
     before = files(folder / "frozen")
     assert numbers(folder / "frozen") == [0] and size(folder / "frozen") > 0
@@ -93,7 +93,7 @@ def test_what_is_frozen_is_written_once_a_stage(opened, tmp_path):
     np.testing.assert_array_equal(kept["frozen/tower/kernel"], frozen()["tower"]["kernel"])
     # A run that goes on finds it there.
     again = opened()
-    again.begin_stage(0, frozen())
+    again.save_frozen(0, frozen())
     saved(again, [6])
     assert files(folder / "frozen") == before
 
@@ -102,7 +102,7 @@ def test_the_bytes_of_a_checkpoint_are_those_of_what_trains(opened, tmp_path):
     """Random numbers, which compress little: a megabyte frozen, and next to nothing saved."""
     store, folder = opened(), tmp_path / "checkpoints"
     noise = np.random.default_rng(0).random((1, LARGE), np.float32)
-    store.begin_stage(0, {"tower": {"kernel": noise}})
+    store.save_frozen(0, {"tower": {"kernel": noise}})
     saved(store, [1, 2, 3])
     assert size(folder / "frozen") > 3 * LARGE
     assert size(folder / "latest") + size(folder / "best") < 4 * LARGE / 8
@@ -110,9 +110,9 @@ def test_the_bytes_of_a_checkpoint_are_those_of_what_trains(opened, tmp_path):
 
 def test_each_stage_has_its_own(opened, tmp_path):
     store, folder = opened(), tmp_path / "checkpoints"
-    store.begin_stage(0, frozen(1.0))
+    store.save_frozen(0, frozen(1.0))
     saved(store, [1])
-    store.begin_stage(1, {"head": {"bias": np.full((1, 4), 2.0, np.float32)}})
+    store.save_frozen(1, {"head": {"bias": np.full((1, 4), 2.0, np.float32)}})
     saved(store, [2], stage=1)
     assert numbers(folder / "frozen") == [0, 1]
     arrays, where = store.restore()
@@ -122,8 +122,8 @@ def test_each_stage_has_its_own(opened, tmp_path):
 
 def test_where_nothing_is_frozen_nothing_is_written(opened, tmp_path):
     store, folder = opened(), tmp_path / "checkpoints"
-    store.begin_stage(0, {})
-    store.begin_stage(0, {"tower": {}})
+    store.save_frozen(0, {})
+    store.save_frozen(0, {"tower": {}})
     saved(store, [1], some=False)
     assert numbers(folder / "frozen") == []
     arrays, where = store.restore()
@@ -149,14 +149,14 @@ def test_nothing_is_there_before_the_first_checkpoint(opened):
     store = opened()
     assert store.restore() is None and store.restore_best() is None
     # Not even where a run stopped between the frozen part and its first checkpoint.
-    store.begin_stage(0, frozen())
+    store.save_frozen(0, frozen())
     store.wait()
     assert opened().restore() is None and opened().restore_best() is None
 
 
 def test_restoring_puts_what_is_frozen_among_the_others(opened):
     store = opened()
-    store.begin_stage(0, frozen())
+    store.save_frozen(0, frozen())
     saved(store, [3])
     arrays, where = opened().restore()
     assert where == {**meta(), "number": 3, "frozen": True}
@@ -174,7 +174,7 @@ def test_restoring_puts_what_is_frozen_among_the_others(opened):
 
 def test_what_is_frozen_may_share_a_module_with_what_trains(opened):
     store = opened()
-    store.begin_stage(0, {"head": {"bias": np.ones((1, 2), np.float32)}})
+    store.save_frozen(0, {"head": {"bias": np.ones((1, 2), np.float32)}})
     saved(store, [1])
     model, _ = opened().restore_best()
     assert {name: x.tolist() for name, x in model["params"]["head"].items()} == {
@@ -184,7 +184,7 @@ def test_what_is_frozen_may_share_a_module_with_what_trains(opened):
 
 def test_a_lost_frozen_part_is_named(opened, tmp_path):
     store = opened()
-    store.begin_stage(0, frozen())
+    store.save_frozen(0, frozen())
     saved(store, [1])
     shutil.rmtree(tmp_path / "checkpoints" / "frozen" / "0")
     for restore in (opened().restore, opened().restore_best):
@@ -194,15 +194,15 @@ def test_a_lost_frozen_part_is_named(opened, tmp_path):
 
 def test_what_is_later_is_forgotten(opened, tmp_path):
     store, folder = opened(), tmp_path / "checkpoints"
-    store.begin_stage(0, frozen())
+    store.save_frozen(0, frozen())
     saved(store, [1, 2])
-    store.begin_stage(1, frozen(8.0))
+    store.save_frozen(1, frozen(8.0))
     store.wait()
     again = opened()
-    again.forget_after(1, 0)
+    again.remove_after(1, 0)
     assert numbers(folder / "latest") == numbers(folder / "best") == [1]
     assert numbers(folder / "frozen") == [0]
-    again.forget_after(-1, -1)
+    again.remove_after(-1, -1)
     assert not any(numbers(folder / kind) for kind in ("latest", "best", "frozen"))
 
 
@@ -226,7 +226,7 @@ def stop(monkeypatch, method, stage, epoch):
     original = getattr(loop.Trainer, method)
 
     def stopped(self, *args):
-        if (self.done["stage"], self.done["epoch"]) == (stage, epoch):
+        if (self.progress.stage, self.progress.epoch) == (stage, epoch):
             raise Stopped
         return original(self, *args)
 
@@ -263,13 +263,13 @@ def test_a_run_resumed_in_stage_two_freezes_what_that_stage_freezes(
             loop.train(two_stages(own), tmp_path)
     assert numbers(tmp_path / "checkpoints" / "frozen") == [0, 1]
     written, kept = count_frozen(monkeypatch), []
-    over = loop.Trainer._over
+    over = loop.Trainer._stage_is_over
 
-    def watched(self, stage):
-        kept.append((stage.name, *self.frozen))
-        return over(self, stage)
+    def watched(self):
+        kept.append((self.program.stage.name, *self.frozen))
+        return over(self)
 
-    monkeypatch.setattr(loop.Trainer, "_over", watched)
+    monkeypatch.setattr(loop.Trainer, "_stage_is_over", watched)
     loop.train(two_stages(own), tmp_path)
     assert written == again
     assert set(kept) - {("first", "body")} == {("second", "head")}

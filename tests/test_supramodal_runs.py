@@ -40,7 +40,7 @@ from affectjax.runtime.checkpoints import Checkpoints
 from affectjax.runtime.parallel import Engine
 from affectjax.tasks.supramodal import concept_bank
 from affectjax.training import evaluator, loop
-from affectjax.training.run_checkpoints import Store
+from affectjax.training.run_checkpoints import RunCheckpoints
 
 FILE = Path(__file__).parents[1] / "configs" / "supramodal.py"
 # Float32 sums in another order, grown over the steps of Adam through batch norms.
@@ -522,7 +522,7 @@ def lora(tmp_path_factory, raw, clip_folder):
 
 def test_towers_with_weights_stay_as_they_were(lora):
     workdir, given = lora
-    store = Store(workdir)
+    store = RunCheckpoints(workdir)
     params = store.restore_best()[0]["params"]
     store.close()
     for m, tower in (("text", "text_tower"), ("vision", "image_tower")):

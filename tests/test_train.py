@@ -29,7 +29,7 @@ from affectjax.data.batches.dataset import DataConfig, Dataset
 from affectjax.runtime import configs
 from affectjax.runtime.checkpoints import Checkpoints
 from affectjax.training import evaluator, loop, run_config
-from affectjax.training.run_checkpoints import Store
+from affectjax.training.run_checkpoints import RunCheckpoints
 
 TOLERANCE = 1e-5
 
@@ -52,7 +52,7 @@ def restored(workdir, kind="latest"):
 
 def evaluated(workdir):
     """Returns params, frozen ones among them, and variables of the best epochs."""
-    store = Store(workdir)
+    store = RunCheckpoints(workdir)
     model, _ = store.restore_best()
     store.close()
     return model["params"], model["variables"]

@@ -41,7 +41,7 @@ from affectjax.runtime.checkpoints import Checkpoints
 from affectjax.runtime.parallel import Engine
 from affectjax.tasks.umbenet import TURNS
 from affectjax.training import loop
-from affectjax.training.run_checkpoints import Store
+from affectjax.training.run_checkpoints import RunCheckpoints
 
 FILE = Path(__file__).parents[1] / "configs" / "umbenet.py"
 # Float32 sums in another order, grown over nine steps of Adam: more devices, three models at once.
@@ -375,7 +375,7 @@ def frozen(tmp_path_factory, raw, clip_folder):
 
 def test_frozen_parameters_are_those_of_the_weights_to_the_end(frozen):
     workdir, given = frozen
-    store = Store(workdir)
+    store = RunCheckpoints(workdir)
     params = store.restore_best()[0]["params"]
     store.close()
     one = jax.tree.map(lambda x: x[0], params["text_tower"])

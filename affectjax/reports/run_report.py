@@ -155,7 +155,7 @@ def concept_folders(workdir: str | Path) -> dict[str, Path]:
     config, workdir = Workdir(workdir).config(), Path(workdir)
     seeds = [str(seed) for seed in configs.seeds(config)]
     several = seeds if len(seeds) > 1 else [""]
-    runs = {fold: workdir / "folds" / fold for fold in folds.of(config)} or {"": workdir}
+    runs = {fold: workdir / "folds" / fold for fold in folds.fold_names(config)} or {"": workdir}
     places = {
         "-".join(filter(None, (fold, seed))): run / seed / "concepts"
         for fold, run in runs.items()

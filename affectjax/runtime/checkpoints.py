@@ -73,7 +73,7 @@ class Checkpoints:
             force=True,
         )
 
-    def forget_after(self, step: int) -> None:
+    def remove_after(self, step: int) -> None:
         """Removes the checkpoints of later steps: a run that goes on from `step` writes them anew.
 
         What a killed run left half finished, or what is damaged, is among them.

@@ -7,10 +7,9 @@ Letters: B examples on this device, N examples of a split.
 """
 
 import dataclasses
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import jax
@@ -20,9 +19,12 @@ from affectjax.data.batches.inputs import Inputs
 from affectjax.data.batches.unpaired import Turns
 from affectjax.data.labels import LabelSpec
 from affectjax.errors import InputError
+from affectjax.runtime import lookup
 from affectjax.runtime.optim import OptimConfig
 
 MAIN = ""
+# `select` of a stage whose last epoch counts, whatever the validation says.
+LAST = "last"
 Tree = Any
 Model = dict[str, Any]
 Batch = Mapping[str, Any]
@@ -31,7 +33,7 @@ Loss = Callable[[Tree, Tree, Batch, jax.Array], tuple[jax.Array, tuple[Tree, Mea
 
 
 @dataclasses.dataclass(frozen=True)
-class Ending:
+class StageEnd:
     """What the end of a stage may ask for, besides the model.
 
     Attributes:
@@ -48,56 +50,69 @@ class Ending:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
-    """One stage of training.
+class StageRules:
+    """How long a stage is, and which of its epochs counts.
 
     Attributes:
-      name: stands in every line that is logged.
-      loss: `(params, variables, batch, rng) -> (scalar, (variables, measurements))`, per device;
-        the scalar and the measurements are this device's parts, whose mean over devices counts.
-      trains: whether the parameter of a path, as in "head/kernel", is trained.
-      optim: optimizer and learning rate.
       epochs: the most there are.
       batch_size: over all devices; of several data sets, one for each.
-      select: the validation metric by which the best epoch is chosen, "loss", or "last": the last
+      select: the validation metric by which the best epoch is chosen, "loss", or `LAST`: the last
         epoch, for a stage whose length was chosen before.
       patience: epochs without a better one after which the stage ends, 0 for never.
       stop_accuracy: the stage ends after an epoch whose mean of the measurement "accuracy" is at
         least this, 0 for never.
+    """
+
+    epochs: int
+    batch_size: int | Mapping[str, int]
+    select: str = "loss"
+    patience: int = 0
+    stop_accuracy: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage of training.
+
+    `loss`, `init` and `on_epoch` are compiled: functions of JAX arrays without side effects. The
+    others run on the host: `trains` on names, `prepare` and `on_end` on NumPy arrays, and they may
+    read and write files.
+
+    Attributes:
+      name: stands in every line that is logged.
+      rules: how long it is, and which epoch counts.
+      optim: optimizer and learning rate.
+      loss: `(params, variables, batch, rng) -> (scalar, (variables, measurements))`, per device;
+        the scalar and the measurements are this device's parts, whose mean over devices counts.
+      init: `(key, batch) -> (params, variables)`, new ones, of the model that it trains. Of
+        unpaired data sets, `batch` is one of each by name.
+      prepare: returns that new model with pretrained weights in place of new ones, where the run
+        begins with this stage: the one place where they come in.
       turns: how unpaired data sets share its steps; None for a stage that reads `MAIN` alone.
-      init: `(key, batch) -> (params, variables)`, new ones, where the run begins with this stage;
-        None for `Task.init`. Of unpaired data sets, `batch` is one of each by name.
-      prepare: returns that new model, host side, with pretrained weights in place of new ones: the
-        one place where they come in.
+      trains: whether the parameter of a path, as in "head/kernel", is trained.
       on_epoch: `variables -> variables` at the start of each epoch, None for nothing to do.
-      on_leave: what a model leaves behind when the stage ends, None for nothing.
-      on_end: hand-over of a model's `{"params", "variables"}`, host side, to the next stage, which
-        may be another model.
+      on_end: hand-over of the best `{"params", "variables"}` to the next stage, which may be
+        another model. The last stage has one too, for what it leaves in `StageEnd.folder`.
     """
 
     name: str
-    loss: Loss
+    rules: StageRules
     optim: OptimConfig
-    epochs: int
-    batch_size: int | Mapping[str, int]
-    select: str
-    patience: int = 0
-    trains: Callable[[str], bool] = lambda path: True
-    stop_accuracy: float = 0.0
-    turns: Turns | None = None
-    init: Callable[[jax.Array, Batch], tuple[Tree, Tree]] | None = None
+    loss: Loss
+    init: Callable[[jax.Array, Batch], tuple[Tree, Tree]]
     prepare: Callable[[Model], Model] = lambda model: model
+    turns: Turns | None = None
+    trains: Callable[[str], bool] = lambda path: True
     on_epoch: Callable[[Tree], Tree] | None = None
-    on_leave: Callable[[Model, Ending], None] | None = None
-    on_end: Callable[[Model, Ending], Model] = lambda model, ending: model
+    on_end: Callable[[Model, StageEnd], Model] = lambda model, end: model
 
     @property
-    def reads(self) -> tuple[str, ...]:
+    def data_sets(self) -> tuple[str, ...]:
         """Returns the names of the data sets that it trains on and is validated on."""
         return (MAIN,) if self.turns is None else self.turns.names
 
 
-class Judge(Protocol):
+class Scorer(Protocol):
     """Predictions for one data set, and what they are worth.
 
     Attributes:
@@ -111,6 +126,9 @@ class Judge(Protocol):
     def predict(self, params: Tree, variables: Tree, batch: Batch) -> dict[str, jax.Array]:
         """Returns per example, all `[B, ...]`: what metrics and tables need, and `loss` `[B]`."""
 
+    def metric_names(self) -> tuple[str, ...]:
+        """Returns the names of those metrics that are single numbers, "loss" among them."""
+
     def metrics(self, predictions: Mapping[str, np.ndarray], label: np.ndarray) -> dict:
         """Returns the metrics by name of the predictions `[N, ...]` of a whole split."""
 
@@ -118,12 +136,12 @@ class Judge(Protocol):
         """Returns the columns of the csv of predictions, `prediction` first, each `[N]`."""
 
 
-class Task(Judge, Protocol):
-    """What `affectjax.tasks.<name>.Task(config, inputs, axis_name)` provides: a judge of `MAIN`.
+class Task(Scorer, Protocol):
+    """What `affectjax.tasks.<name>.Task(config, inputs, axis_name)` provides: a scorer of `MAIN`.
 
-    A module whose runs read other data sets has functions `reads(config)` and `evaluated(config)`:
-    the names of all of them, and of those that the last stage reads. Its Task takes `sources`,
-    their inputs by name, and has `judges`, one of each.
+    A module whose runs read other data sets has functions `data_sets(config)` and
+    `evaluated_data_sets(config)`: the names of all of them, and of those that the last stage reads.
+    Its Task takes `sources`, their inputs by name, and has `scorers`, one of each.
 
     Attributes:
       stages: in their order.
@@ -131,15 +149,12 @@ class Task(Judge, Protocol):
 
     stages: tuple[Stage, ...]
 
-    def init(self, key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
-        """Returns new params and variables of the last stage for batches shaped as `batch`."""
-
 
 @dataclasses.dataclass(frozen=True)
 class StageConfig:
     """One entry of `config.stages`.
 
-    Attributes: see `Stage`.
+    Attributes: see `StageRules`.
     """
 
     epochs: int
@@ -152,28 +167,33 @@ class StageConfig:
             if getattr(self, key) < least:
                 raise ValueError(f"{key} is {getattr(self, key)}; allowed: {least} or more")
 
+    def rules(self, **others: Any) -> StageRules:
+        """Returns the rules that it says, with `others` in place of some."""
+        names = [field.name for field in dataclasses.fields(StageRules)]
+        own = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        return StageRules(**own | others)
 
-def find(config: Mapping[str, Any]) -> Any:
-    """Returns the module `affectjax.tasks.<config.task>`.
+
+def find(config: Mapping[str, Any]) -> ModuleType:
+    """Returns the module that `config.task` names: one of this folder, or a dotted name.
 
     Raises:
-      InputError: there is none.
+      InputError: there is none, or it has no Task.
     """
-    package = importlib.import_module("affectjax.tasks")
-    names = [m.name for m in pkgutil.iter_modules(package.__path__) if m.name != "base"]
-    if config["task"] not in names:
-        raise InputError(f'"config.task" is {config["task"]!r}; allowed: {", ".join(names)}')
-    return importlib.import_module(f"affectjax.tasks.{config['task']}")
+    found = lookup.find(__package__, config["task"], '"config.task"', without=("base",))
+    if not hasattr(found, "Task"):
+        raise InputError(f'"config.task" is {config["task"]!r}, but that module has no Task')
+    return found
 
 
-def reads(config: Mapping[str, Any]) -> tuple[str, ...]:
+def data_sets(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns the names of the data sets that the run of a config reads."""
-    return getattr(find(config), "reads", lambda _: (MAIN,))(config)
+    return getattr(find(config), "data_sets", lambda _: (MAIN,))(config)
 
 
-def evaluated(config: Mapping[str, Any]) -> tuple[str, ...]:
+def evaluated_data_sets(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns the names of the data sets that the last stage of a config reads."""
-    return getattr(find(config), "evaluated", lambda _: (MAIN,))(config)
+    return getattr(find(config), "evaluated_data_sets", lambda _: (MAIN,))(config)
 
 
 def sections(config: Mapping[str, Any]) -> dict[str, tuple[Sequence[type], Sequence[type]]]:
@@ -204,9 +224,9 @@ def build(config: Mapping[str, Any], inputs: Mapping[str, Inputs], axis_name: st
     return find(config).Task(config, inputs.get(MAIN), axis_name, **more)
 
 
-def judge(task: Any, name: str) -> Judge:
-    """Returns what judges the predictions for the data set of that name."""
-    return task if name == MAIN else task.judges[name]
+def scorer(task: Any, name: str) -> Scorer:
+    """Returns what predicts for the data set of that name, and says what that is worth."""
+    return task if name == MAIN else task.scorers[name]
 
 
 def class_table(probability: np.ndarray, classes: Sequence[str]) -> dict[str, np.ndarray]:

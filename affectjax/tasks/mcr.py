@@ -127,17 +127,7 @@ class Task:
             raise InputError(str(error)) from error
         stage = configs.read(StageConfig, config["stages"]["train"], "config.stages.train")
         optim = configs.read(OptimConfig, config["optim"], "config.optim")
-        self.stages = (
-            Stage(
-                "train",
-                self.loss,
-                optim,
-                stage.epochs,
-                stage.batch_size,
-                stage.select,
-                stage.patience,
-            ),
-        )
+        self.stages = (Stage("train", stage.rules(), optim, loss=self.loss, init=self.init),)
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         """Returns new params, and no variables: neither model has any."""
@@ -170,6 +160,10 @@ class Task:
             return out | {"probability": jax.nn.softmax(logits)}
         pairs = logits.reshape(len(logits), -1, 2)
         return out | {"probability": jnp.take(jax.nn.softmax(pairs), 1, axis=-1)}
+
+    def metric_names(self) -> tuple[str, ...]:
+        """Returns the names of the metrics that are numbers."""
+        return ("loss", *metrics.names_of_kind(self.spec.kind, self.spec.classes))
 
     def metrics(self, predictions: Mapping[str, np.ndarray], label: np.ndarray) -> dict:
         """Returns the metrics of the label's kind, and the mean loss."""

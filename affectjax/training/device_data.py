@@ -19,7 +19,7 @@ from affectjax.runtime.parallel import Engine
 Tree = Any
 
 
-class Feed:
+class TrainingData:
     """The training part as a compiled chunk takes it: resident on the devices, or streamed.
 
     Attributes:
@@ -49,7 +49,7 @@ class Feed:
         order = pipeline.order(len(self.part), seed, stage, epoch)
         return pipeline.rows_of(order, self.batch, self.columns)
 
-    def stream(self, mine: np.ndarray, epoch: int, seeds: Sequence[int]) -> streams.Batches:
+    def stream(self, mine: np.ndarray, epoch: int, seeds: Sequence[int]) -> streams.BatchStream:
         """Returns the batches of an epoch, each `[S, 1, B, ...]`.
 
         Args:
@@ -61,13 +61,13 @@ class Feed:
         return self.dataset.stream(self.part, rows, epoch=epoch, seed=seeds)
 
 
-class UnpairedFeed:
+class UnpairedTrainingData:
     """The training parts of several data sets that share the steps of an epoch.
 
     A batch is `{name: batch of that data set, "turn": place of the one whose turn it is}`; where it
     is not the turn of a data set, its batch only pads.
 
-    Attributes: see `Feed`.
+    Attributes: see `TrainingData`.
     """
 
     def __init__(
@@ -108,8 +108,8 @@ class UnpairedFeed:
         }
         return found | {"turn": np.repeat(turn[:, None], self.count, axis=1)}
 
-    def stream(self, mine: Tree, epoch: int, seeds: Sequence[int]) -> streams.Batches:
-        """Returns the batches of an epoch; see `Feed.stream`."""
+    def stream(self, mine: Tree, epoch: int, seeds: Sequence[int]) -> streams.BatchStream:
+        """Returns the batches of an epoch; see `TrainingData.stream`."""
         step = lambda tree, c: jax.tree.map(lambda x: x[:, c, None], tree)  # noqa: E731
         all_rows = [step(mine, c) for c in range(self.steps)]
         sources = {
@@ -119,8 +119,8 @@ class UnpairedFeed:
             for name, part in self.parts.items()
         }
         threads = max(dataset.config.threads for dataset in self.sets.values())
-        together = unpaired.Together(sources, [rows["turn"] for rows in all_rows])
-        return streams.Batches(together, threads)
+        turns = [rows["turn"] for rows in all_rows]
+        return streams.BatchStream(unpaired.Together(sources, turns), threads)
 
 
 def pick_rows_of_each(data: Tree, rows: Tree) -> Tree:
@@ -135,7 +135,7 @@ def pick_given_of_each(data: Tree, batch: Tree) -> Tree:
     return batch | {"turn": batch["turn"][0]}
 
 
-class Batches:
+class EvaluationData:
     """The batches of a part, in order, on the devices: kept there if they fit, else streamed."""
 
     def __init__(self, dataset: Dataset, part: Part, engine: Engine, batch: int):

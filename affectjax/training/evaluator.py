@@ -24,13 +24,12 @@ from affectjax.runtime.parallel import Engine, ParallelConfig
 from affectjax.runtime.workdir import Workdir, write_json
 from affectjax.tasks import base
 from affectjax.training import folds, run_config
-from affectjax.training.device_data import Batches
-from affectjax.training.run_checkpoints import Store
+from affectjax.training.device_data import EvaluationData
+from affectjax.training.run_checkpoints import RunCheckpoints
 
 Model = dict[str, Any]
 Predictions = dict[str, np.ndarray]
 Predict = Callable[[Any, Any, Any], Any]
-_KEY = jax.ShapeDtypeStruct((2,), np.uint32)
 
 
 class Predictor:
@@ -50,7 +49,7 @@ class Predictor:
         self._run = engine.compile(models, (None, None, None, 0))
 
     def __call__(
-        self, model: Model, batches: Batches, present: Sequence[str] | None = None
+        self, model: Model, batches: EvaluationData, present: Sequence[str] | None = None
     ) -> Predictions:
         """Returns what the function gives `[S, N, ...]`, in the part's order.
 
@@ -69,7 +68,7 @@ class Predictor:
 
 
 class Evaluator:
-    """Judges models on the parts of a run's data sets; each part is placed once."""
+    """Measures models on the parts of a run's data sets; each part is placed once."""
 
     def __init__(
         self,
@@ -82,7 +81,7 @@ class Evaluator:
         """Compiles nothing yet.
 
         Args:
-          task: has a judge of each data set.
+          task: has a scorer of each data set.
           datasets: by name.
           engine: the devices.
           seeds: of the S models.
@@ -90,15 +89,15 @@ class Evaluator:
         """
         self.task, self.datasets, self.engine = task, datasets, engine
         self.seeds, self.batch = seeds, batch
-        self._batches: dict[tuple[str, str], Batches] = {}
+        self._batches: dict[tuple[str, str], EvaluationData] = {}
         self._predictors: dict[str, Predictor] = {}
 
-    def batches(self, name: str, role: str) -> Batches:
+    def batches(self, name: str, role: str) -> EvaluationData:
         """Returns the batches of a part; that of validation is kept."""
         if (name, role) in self._batches:
             return self._batches[name, role]
         dataset = self.datasets[name]
-        found = Batches(dataset, dataset.part(role), self.engine, self.batch)
+        found = EvaluationData(dataset, dataset.part(role), self.engine, self.batch)
         if role == "valid":
             self._batches[name, role] = found
         return found
@@ -111,26 +110,31 @@ class Evaluator:
           names: of the data sets.
 
         Returns:
-          S dicts; of unpaired data sets see `together`.
+          S dicts; of unpaired data sets see `merge_data_sets`.
         """
-        judged = {name: self._judge(name, model, self.batches(name, "valid"))[0] for name in names}
-        return [together({n: own[s] for n, own in judged.items()}) for s in range(len(self.seeds))]
+        measured = {
+            name: self._score(name, model, self.batches(name, "valid"))[0] for name in names
+        }
+        return [
+            merge_data_sets({n: own[s] for n, own in measured.items()})
+            for s in range(len(self.seeds))
+        ]
 
-    def _judge(
-        self, name: str, model: Model, batches: Batches, present: Sequence[str] | None = None
+    def _score(
+        self, name: str, model: Model, batches: EvaluationData, present: Sequence[str] | None = None
     ) -> tuple[list[metrics.Metrics], Predictions]:
         """Returns the metrics of each seed on a part, and the predictions `[S, N, ...]`."""
-        judge = base.judge(self.task, name)
+        scorer = base.scorer(self.task, name)
         if name not in self._predictors:
             self._predictors[name] = Predictor(
-                judge.predict, judge.modalities, self.engine, len(self.seeds)
+                scorer.predict, scorer.modalities, self.engine, len(self.seeds)
             )
         predictions = self._predictors[name](model, batches, present)
         label = batches.dataset.labels(batches.part)
         own = [{k: v[s] for k, v in predictions.items()} for s in range(len(self.seeds))]
-        return [judge.metrics(one, label) for one in own], predictions
+        return [scorer.metrics(one, label) for one in own], predictions
 
-    def final(
+    def write_results(
         self, workdir: Workdir, model: Model, names: Sequence[str], split: str, stem: str = ""
     ) -> dict[str, Any]:
         """Writes eval/<split>.json, the csv files and eval/missing.json; returns the metrics.
@@ -143,36 +147,39 @@ class Evaluator:
           stem: of the files; the split by default.
         """
         stem, folder = stem or split, workdir.path / "eval"
-        judged: dict[str, list[metrics.Metrics]] = {}
+        measured: dict[str, list[metrics.Metrics]] = {}
         for name in names:
             batches = self.batches(name, split)
-            judged[name], predictions = self._judge(name, model, batches)
+            measured[name], predictions = self._score(name, model, batches)
             if jax.process_index() == 0:
-                judge, where = base.judge(self.task, name), folder / name
-                _write_tables(where, stem, judge, batches, predictions, self.seeds)
+                scorer, where = base.scorer(self.task, name), folder / name
+                _write_tables(where, stem, scorer, batches, predictions, self.seeds)
         per_seed = [
-            together({n: own[s] for n, own in judged.items()}) for s in range(len(self.seeds))
+            merge_data_sets({n: own[s] for n, own in measured.items()})
+            for s in range(len(self.seeds))
         ]
-        result = summarize(per_seed, self.seeds)
-        fewer = self._fewer(model, split) if base.MAIN in names and stem == "test" else {}
+        result = combine_seeds(per_seed, self.seeds)
+        fewer = self._subsets(model, split) if base.MAIN in names and stem == "test" else {}
         if jax.process_index() == 0:
             write_json(folder / f"{stem}.json", result)
             if fewer:
                 write_json(folder / "missing.json", {"split": split, "subsets": fewer})
         return result
 
-    def _fewer(self, model: Model, split: str) -> dict[str, Any]:
+    def _subsets(self, model: Model, split: str) -> dict[str, Any]:
         """Returns the metrics for each non-empty subset of the modalities; {} for a single one."""
         modalities = self.task.modalities
         if len(modalities) == 1:
             return {}
         batches = self.batches(base.MAIN, split)
         return {
-            "+".join(shown): summarize(self._judge(base.MAIN, model, batches, shown)[0], self.seeds)
+            "+".join(shown): combine_seeds(
+                self._score(base.MAIN, model, batches, shown)[0], self.seeds
+            )
             for shown in missing.subsets(modalities)
         }
 
-    def endings(self, model: Model, folder: Path) -> list[base.Ending]:
+    def stage_ends(self, model: Model, folder: Path) -> list[base.StageEnd]:
         """Returns what the end of a stage may ask for, one for each model.
 
         What is asked of a part is run once for all models.
@@ -182,14 +189,14 @@ class Evaluator:
           folder: of the run; several models have folders of their own in it.
         """
         found: dict[Any, Any] = {}
-        placed: dict[Any, Batches] = {}
+        placed: dict[Any, EvaluationData] = {}
 
         def run(s: int, function: Predict, name: str, role: str) -> tuple[Any, list, np.ndarray]:
             if (name, role) not in placed:
                 placed[name, role] = self.batches(name, role)
             batches = placed[name, role]
             if (function, name, role) not in found:
-                seen, seeds = base.judge(self.task, name).modalities, len(self.seeds)
+                seen, seeds = base.scorer(self.task, name).modalities, len(self.seeds)
                 predictor = Predictor(function, seen, self.engine, seeds)
                 found[function, name, role] = predictor(model, batches)
             own = jax.tree.map(lambda x: x[s], found[function, name, role])
@@ -197,32 +204,19 @@ class Evaluator:
 
         several = len(self.seeds) > 1
         return [
-            base.Ending(seed, folder / str(seed) if several else folder, functools.partial(run, s))
+            base.StageEnd(
+                seed, folder / str(seed) if several else folder, functools.partial(run, s)
+            )
             for s, seed in enumerate(self.seeds)
         ]
 
-    def metric_names(self, stage: base.Stage) -> list[str]:
+    def metric_names(self, stage: base.Stage) -> tuple[str, ...]:
         """Returns the names of the metrics that a stage may select by."""
-        inputs = {name: self.datasets[name].inputs for name in stage.reads}
-        init, measured = stage.init or self.task.init, {}
-        start = lambda key: init(key, base.zeros(inputs, stage.reads))  # noqa: E731
-        for name in stage.reads:
-            dataset, judge = self.datasets[name], base.judge(self.task, name)
-            label = dataset.labels(dataset.part("valid"))
-            batch = _abstract(dataset.zeros(1), len(label))
-            shapes = jax.eval_shape(lambda k, b, j=judge: j.predict(*start(k), b), _KEY, batch)
-            nothing = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-            measured[name] = judge.metrics(nothing, label)
-        return [k for k, value in together(measured).items() if isinstance(value, float)]
+        named = {n: base.scorer(self.task, n).metric_names() for n in stage.data_sets}
+        return tuple(merge_data_sets({n: dict.fromkeys(own, 0.0) for n, own in named.items()}))
 
 
-def _abstract(batch: Any, size: int) -> Any:
-    """Returns the shapes of a batch as if it had `size` examples."""
-    wide = lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)  # noqa: E731
-    return jax.tree.map(wide, batch)
-
-
-def together(per_set: Mapping[str, metrics.Metrics]) -> metrics.Metrics:
+def merge_data_sets(per_set: Mapping[str, metrics.Metrics]) -> metrics.Metrics:
     """Returns the metrics of one model on several data sets as one.
 
     Args:
@@ -234,7 +228,7 @@ def together(per_set: Mapping[str, metrics.Metrics]) -> metrics.Metrics:
     """
     if base.MAIN in per_set:
         return dict(per_set[base.MAIN])
-    # In house order, whoever's turn came first: sums in another order are other last digits.
+    # In the order of MODALITIES: sums in another order differ in their last digits.
     per_set = {m: per_set[m] for m in MODALITIES if m in per_set}
     named = {f"{name}/{k}": v for name, own in per_set.items() for k, v in own.items()}
     shared = [
@@ -246,7 +240,7 @@ def together(per_set: Mapping[str, metrics.Metrics]) -> metrics.Metrics:
     return means | named
 
 
-def summarize(per_seed: Sequence[metrics.Metrics], seeds: Sequence[int]) -> dict[str, Any]:
+def combine_seeds(per_seed: Sequence[metrics.Metrics], seeds: Sequence[int]) -> dict[str, Any]:
     """Returns metrics by name; of several seeds `mean`, `std` and `per_seed`."""
     if len(seeds) == 1:
         return dict(per_seed[0])
@@ -257,8 +251,8 @@ def summarize(per_seed: Sequence[metrics.Metrics], seeds: Sequence[int]) -> dict
 def _write_tables(
     folder: Path,
     split: str,
-    task: base.Judge,
-    batches: Batches,
+    scorer: base.Scorer,
+    batches: EvaluationData,
     predictions: Predictions,
     seeds: Sequence[int],
 ) -> None:
@@ -266,25 +260,25 @@ def _write_tables(
     dataset, part = batches.dataset, batches.part
     ids, labels = dataset.ids(part), dataset.labels(part)
     mean = {name: value.mean(0) for name, value in predictions.items()}
-    _write_csv(folder / f"{split}.csv", task, ids, labels, mean)
+    _write_csv(folder / f"{split}.csv", scorer, ids, labels, mean)
     if len(seeds) > 1:
         for s, seed in enumerate(seeds):
             own = {name: value[s] for name, value in predictions.items()}
-            _write_csv(folder / "seeds" / str(seed) / f"{split}.csv", task, ids, labels, own)
+            _write_csv(folder / "seeds" / str(seed) / f"{split}.csv", scorer, ids, labels, own)
 
 
 def _write_csv(
-    path: Path, task: base.Judge, ids: Sequence[str], labels: np.ndarray, own: Predictions
+    path: Path, scorer: base.Scorer, ids: Sequence[str], labels: np.ndarray, own: Predictions
 ) -> None:
     """Writes one row an example: id, label, prediction, and a column a class."""
-    columns = task.table(own)
+    columns = scorer.table(own)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "label", *columns])
         for row, name in enumerate(ids):
             values = [_cell(column[row]) for column in columns.values()]
-            writer.writerow([name, _label(task.spec, labels[row]), *values])
+            writer.writerow([name, _label(scorer.spec, labels[row]), *values])
 
 
 def _cell(value: Any) -> str:
@@ -319,7 +313,7 @@ def open_run(
     config = run_config.override(config, overrides)
     parallel_config = configs.read(ParallelConfig, config["parallel"], "config.parallel")
     parallel.initialize(parallel_config)
-    data, wanted = run_config.data_sets(config), base.evaluated(config)
+    data, wanted = run_config.data_sets(config), base.evaluated_data_sets(config)
     inputs = {name: saved_inputs.load(saved_inputs.where(workdir.path, name)) for name in wanted}
     split = config["data"]["split"]
     datasets = open_datasets.open_all({name: data[name] for name in wanted}, inputs, (split,))
@@ -338,16 +332,16 @@ def evaluate(path: str | Path, overrides: Mapping[str, Any] | None = None) -> di
       InputError: see `open_run`, or nothing is trained there yet.
     """
     config = Workdir(path).config()
-    if folds.of(config):
+    if folds.fold_names(config):
         again = lambda _, folder: evaluate(folder, overrides)  # noqa: E731
-        return folds.each(config, path, again, _stem(config, overrides or {}))
+        return folds.run_each(config, path, again, _stem(config, overrides or {}))
     workdir, config, datasets, task, engine = open_run(path, overrides or {})
     seeds = configs.seeds(config)
     model = load_best(workdir, task, {n: d.inputs for n, d in datasets.items()}, seeds)
     split, size = config["data"]["split"], config["train"]["eval_batch_size"]
     evaluator = Evaluator(task, datasets, engine, seeds, size)
     stem = _stem(workdir.config(), overrides or {})
-    result = evaluator.final(workdir, engine.replicate(model), tuple(datasets), split, stem)
+    result = evaluator.write_results(workdir, engine.replicate(model), tuple(datasets), split, stem)
     logging.info("%s: %s", split, workdir.path / "eval" / f"{stem}.json")
     return result
 
@@ -376,14 +370,14 @@ def load_best(
     Raises:
       InputError: no checkpoint is there.
     """
-    store = Store(workdir.path)
-    found = store.restore_best()
-    store.close()
+    kept = RunCheckpoints(workdir.path)
+    found = kept.restore_best()
+    kept.close()
     if found is None:
         raise InputError(f"{workdir.path} has no trained model: checkpoints/best is empty")
     saved = {"variables": {}, **found[0]}
     batch = base.zeros(inputs, tuple(inputs))
-    shapes = jax.eval_shape(lambda key: task.init(key, batch), jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: task.stages[-1].init(key, batch), jax.random.key(0))
     stack = lambda x: np.zeros((len(seeds), *x.shape), x.dtype)  # noqa: E731
     params, variables = jax.tree.map(stack, shapes)
     checkpoints.check({"params": params, "variables": variables}, checkpoints.flatten(saved))

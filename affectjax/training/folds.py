@@ -1,4 +1,4 @@
-"""Folds: a run a fold in `folds/<fold>/`, and their results together, as of several seeds.
+"""Folds: one run for each in `folds/<fold>/`, and their combined results, as of several seeds.
 
 Each fold is a whole workdir of its own, so a stopped run goes on with the fold where it was.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from affectjax import metrics
-from affectjax.data.batches.config import fold_names
+from affectjax.data.batches.config import fold_names as split_names
 from affectjax.runtime import configs
 from affectjax.runtime.workdir import Workdir, write_json
 from affectjax.training import run_config
@@ -21,15 +21,15 @@ from affectjax.training import run_config
 Result = dict[str, Any]
 
 
-def of(config: Mapping[str, Any]) -> tuple[str, ...]:
+def fold_names(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns the names of the folds that a config asks for; none where it asks for one run."""
     data = config["data"]
     if not data.get("folds") and not data.get("fold"):
-        return fold_names(data.get("kfold", 0))
+        return split_names(data.get("kfold", 0))
     return tuple(str(fold) for fold in data.get("folds", ()))
 
 
-def each(
+def run_each(
     config: Mapping[str, Any],
     workdir: str | Path,
     run: Callable[[Mapping[str, Any], Path], Result],
@@ -52,17 +52,17 @@ def each(
     folder = Workdir(workdir)
     if jax.process_index() == 0:
         folder.claim(run_config.resolve(config))
-    names = of(config)
+    names = fold_names(config)
     for name in names:
         one = configs.plain(config)
         one["data"] = {**one["data"], "fold": name, "folds": ()}
         run(one, folder.path / "folds" / name)
     if jax.process_index() == 0:
-        gather(folder.path, names)
+        write_combined(folder.path, names)
     return json.loads((folder.path / "eval" / f"{split}.json").read_text())
 
 
-def gather(workdir: Path, names: Sequence[str]) -> None:
+def write_combined(workdir: Path, names: Sequence[str]) -> None:
     """Writes eval/ of a workdir from those of its folds.
 
     A split's csv holds the examples of all folds, each once where no two test splits share any.
@@ -79,10 +79,12 @@ def gather(workdir: Path, names: Sequence[str]) -> None:
         }
         if file.name == "missing.json":
             shown = read[names[0]]["subsets"]
-            subsets = {m: together({n: r["subsets"][m] for n, r in read.items()}) for m in shown}
+            subsets = {
+                m: combine_folds({n: r["subsets"][m] for n, r in read.items()}) for m in shown
+            }
             write_json(workdir / "eval" / file.name, {"split": "test", "subsets": subsets})
         else:
-            write_json(workdir / "eval" / file.name, together(read))
+            write_json(workdir / "eval" / file.name, combine_folds(read))
     for file in sorted(folders[0].glob("*.csv")):
         rows: list[list[str]] = []
         for folder in folders:
@@ -93,7 +95,7 @@ def gather(workdir: Path, names: Sequence[str]) -> None:
             csv.writer(opened).writerows([head, *rows])
 
 
-def together(per_fold: Mapping[str, Result]) -> Result:
+def combine_folds(per_fold: Mapping[str, Result]) -> Result:
     """Returns mean and std over folds of each metric, and each fold's own.
 
     Args:

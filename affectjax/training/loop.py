@@ -1,11 +1,11 @@
-"""The one training loop: stages, epochs, checkpoints, the final evaluation.
+"""The one training loop: it starts or goes on, runs stages and their epochs, then evaluates.
 
 Letters: S seeds (models trained together), N examples, B batch, C steps of an epoch.
 """
 
 import concurrent.futures
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,23 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from affectjax.data.batches import dataset as pipeline
 from affectjax.data.batches import open_datasets, saved_inputs
 from affectjax.data.batches.dataset import Dataset
 from affectjax.errors import InputError
-from affectjax.runtime import checkpoints, configs, optim, parallel, steps
+from affectjax.runtime import checkpoints, configs, parallel, steps
 from affectjax.runtime.parallel import Engine, ParallelConfig
 from affectjax.runtime.preemption import EXIT_CODE, Preemption
 from affectjax.runtime.workdir import MetricWriter, Workdir
 from affectjax.tasks import base
-from affectjax.tasks.base import Stage
-from affectjax.training import early_stopping, folds, run_config
-from affectjax.training.device_data import Feed, UnpairedFeed
-from affectjax.training.evaluator import Evaluator, Model
-from affectjax.training.run_checkpoints import Store
+from affectjax.tasks.base import Model
+from affectjax.training import early_stopping, folds, progress, run_config
+from affectjax.training.evaluator import Evaluator
+from affectjax.training.progress import Progress, Series
+from affectjax.training.run_checkpoints import RunCheckpoints
 from affectjax.training.run_config import TrainConfig
+from affectjax.training.stage_program import StageProgram
 
 Tree = Any
-Series = dict[str, np.ndarray]
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -54,8 +53,8 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
       SystemExit: after a SIGTERM, with the checkpoint on disk.
     """
     given, config = config, run_config.resolve(config)
-    if folds.of(config):
-        return folds.each(given, workdir, train)
+    if folds.fold_names(config):
+        return folds.run_each(given, workdir, train)
     parallel_config = configs.read(ParallelConfig, config["parallel"], "config.parallel")
     settings = configs.read(TrainConfig, config["train"], "config.train")
     seeds = configs.seeds(config)
@@ -80,10 +79,11 @@ def check_select(task: base.Task, evaluator: Evaluator) -> None:
     """Raises InputError for a stage that selects by a metric which the task does not have."""
     for stage in task.stages:
         names = evaluator.metric_names(stage)
-        if stage.select not in (early_stopping.LAST, *names):
+        select = stage.rules.select
+        if select not in (base.LAST, *names):
             raise InputError(
-                f'"config.stages.{stage.name}.select" is {stage.select!r}; '
-                f"allowed: {early_stopping.LAST}, {', '.join(names)}"
+                f'"config.stages.{stage.name}.select" is {select!r}; '
+                f"allowed: {base.LAST}, {', '.join(names)}"
             )
 
 
@@ -93,10 +93,9 @@ class Trainer:
     Attributes:
       state, frozen, best: on the devices, each leaf with an axis of seeds: `steps.new_state`, the
         parameters that do not train, and params and variables of each model's best epoch.
-      control: on the host, see `selection`.
-      done: on the host, in JSON's types, where the run is: stage, epoch, step (of all stages
-        together), finished; and within an epoch of a streamed part `stream`, its position, and
-        `series`, what was measured so far.
+      stopping: on the host, see `early_stopping`.
+      progress: on the host, where the run is.
+      program: the stage that is running.
     """
 
     def __init__(
@@ -111,7 +110,7 @@ class Trainer:
     ):
         self.task, self.datasets, self.evaluator = task, datasets, evaluator
         self.engine, self.settings, self.seeds, self.workdir = engine, settings, seeds, workdir
-        self.store = Store(workdir.path)
+        self.checkpoints = RunCheckpoints(workdir.path)
         self.thread = concurrent.futures.ThreadPoolExecutor(1)
         self.writer: MetricWriter | None = None
         keep = parallel.over_seeds(steps.keep_better, len(seeds), (0, 0, 0))
@@ -120,59 +119,66 @@ class Trainer:
     def close(self) -> None:
         """Waits for checkpoints under way, and closes files."""
         self.thread.shutdown(cancel_futures=True)
-        self.store.close()
+        self.checkpoints.close()
         if self.writer is not None:
             self.writer.close()
 
     def run(self, preemption: Preemption) -> dict[str, Any]:
         """Runs the stages that are left, then the final evaluation; returns its metrics."""
-        found = self.store.restore()
+        found = self.checkpoints.restore()
         if found is not None and found[1]["finished"]:
             logging.info("%s is finished already: nothing to do", self.workdir.path)
             return json.loads((self.workdir.path / "eval" / "test.json").read_text())
         self._start(found)
-        while True:
-            index = self.done["stage"]
-            self._run_stage(self.task.stages[index], preemption)
-            models, last = self._end_stage(index), index + 1 == len(self.task.stages)
-            if last:
-                break
-            self._begin_stage(index + 1, models)
-            self.done |= {"stage": index + 1, "epoch": 0}
+        first, models = self.progress.stage, []
+        for index in range(first, len(self.task.stages)):
+            if index > first:
+                self._begin_stage(index, models)
+                self.progress.begin_stage(index)
+            self._run_stage(preemption)
+            models = self._end_stage()
         result = self._evaluate()
-        self.done |= {"finished": True}
-        self._save(self.done["step"] + 1)
+        self.progress.finished = True
+        self._save(self.progress.step + 1)
         return result
 
-    # Order of initialisation: the run's own checkpoint, else pretrained weights, else from scratch.
+    # Order of initialisation: the run's own checkpoint, else new parameters, of which pretrained
+    # weights take the place where there are any.
 
     def _start(self, found: tuple[checkpoints.Flat, dict[str, Any]] | None) -> None:
-        """Fills state, frozen, best, control and done, and opens what the run writes to."""
-        self.done = {"stage": 0, "epoch": 0, "step": 0, "finished": False}
-        self.done |= {"stream": None, "series": {}}
+        """Fills all attributes from a checkpoint or anew, and opens what the run writes to."""
         if jax.process_index() == 0:
             self.workdir.check_writable()
             for name, dataset in self.datasets.items():
                 folder = saved_inputs.where(self.workdir.path, name)
                 saved_inputs.save(dataset.inputs, folder)
                 dataset.save_missing(folder)
-        where = (-1, -1) if found is None else (found[1].pop("number"), found[1]["stage"])
-        self.store.forget_after(*where)
         if found is None:
-            self._begin_stage(0, self._init())
+            self.checkpoints.remove_after(-1, -1)
+            self.progress = Progress()
+            self._begin_stage(0, self._new_models())
             self.writer = MetricWriter(self.workdir)
             return
-        flat, self.done = found
-        written = self.done.pop("metrics_bytes")
-        self.done.pop("frozen")
-        self._begin_stage(self.done["stage"], self._models(checkpoints.nested(flat)))
+        flat, meta = found
+        self.progress = Progress.from_json(meta)
+        self.checkpoints.remove_after(meta["number"], self.progress.stage)
+        self._begin_stage(self.progress.stage, self._models(checkpoints.nested(flat)))
         flat = {path: leaf for path, leaf in flat.items() if not path.startswith("frozen/")}
         tree = checkpoints.fill(self._host_tree(), flat)
         self.state, self.best = self.engine.replicate((tree["state"], tree["best"]))
-        self.control = tree["control"]
-        self.writer = MetricWriter(self.workdir, written, self.done["step"])
-        name = self.task.stages[self.done["stage"]].name
-        logging.info("going on in stage %s after epoch %d", name, self.done["epoch"])
+        self.stopping = tree["control"]
+        self.writer = MetricWriter(self.workdir, meta["metrics_bytes"], self.progress.step)
+        name = self.program.stage.name
+        logging.info("going on in stage %s after epoch %d", name, self.progress.epoch)
+
+    def _new_models(self) -> list[Model]:
+        """Returns the models that the run begins with, one of each seed, host side."""
+        stage = self.task.stages[0]
+        inputs = {name: dataset.inputs for name, dataset in self.datasets.items()}
+        batch = base.zeros(inputs, stage.data_sets)
+        init = jax.jit(lambda key: stage.init(key, batch))
+        made = [jax.device_get(init(jax.random.key(seed))) for seed in self.seeds]
+        return [stage.prepare({"params": p, "variables": v}) for p, v in made]
 
     def _models(self, saved: Tree) -> list[Model]:
         """Returns the models of a checkpoint, one of each seed, host side."""
@@ -181,243 +187,151 @@ class Trainer:
         model = {"params": params, "variables": state.get("variables", {})}
         return [jax.tree.map(lambda x, s=s: x[s], model) for s in range(len(self.seeds))]
 
-    def _init(self) -> list[Model]:
-        """Returns new params and variables, one of each seed, host side."""
-        stage = self.task.stages[0]
-        inputs = {name: dataset.inputs for name, dataset in self.datasets.items()}
-        new, batch = stage.init or self.task.init, base.zeros(inputs, stage.reads)
-        init = jax.jit(lambda key: new(key, batch))
-        made = [jax.device_get(init(jax.random.key(seed))) for seed in self.seeds]
-        return [stage.prepare({"params": p, "variables": v}) for p, v in made]
-
-    def _begin_stage(self, index: int, models: list[Model]) -> None:
-        """Makes state, frozen, best and control for a stage that starts from `models`."""
-        stage = self.task.stages[index]
-        self.feed = self._feed(stage)
-        tx = optim.optimizer(stage.optim, self._rate(stage))
-        states, frozen = [], []
-        for seed, model in zip(self.seeds, models, strict=True):
-            trained, rest = steps.split_params(model["params"], stage.trains)
-            key = jax.random.fold_in(jax.random.key(seed), index)
-            averaged = bool(stage.optim.average_decay)
-            state = steps.new_state(trained, model["variables"], tx, key, averaged=averaged)
-            states.append(jax.device_get(state))
-            frozen.append(rest)
-        state, frozen = _stack(states), _stack(frozen)
-        self.store.begin_stage(index, frozen)
-        self.state, self.frozen = self.engine.replicate((state, frozen))
-        self.best = self.engine.replicate(steps.model_of(state))
-        self.control = early_stopping.begin(stage, len(self.seeds))
-
-    def _end_stage(self, index: int) -> list[Model]:
-        """Returns the best models of a stage as the next one starts from them, host side."""
-        stage, best = self.task.stages[index], self._whole(self.best)
-        host, models = self.engine.fetch(best), []
-        for s, ending in enumerate(self.evaluator.endings(best, self.workdir.path)):
-            own = jax.tree.map(lambda x, s=s: x[s], host)
-            if stage.on_leave is not None:
-                stage.on_leave(own, ending)
-            last = index + 1 == len(self.task.stages)
-            models.append(own if last else stage.on_end(own, ending))
-        return models
-
-    def _whole(self, model: Model) -> Model:
-        """Returns a model with the frozen parameters among the others."""
-        return model | {"params": steps.merge_params(model["params"], self.frozen)}
-
     # One stage.
 
-    def _run_stage(self, stage: Stage, preemption: Preemption) -> None:
-        """Runs the epochs of a stage that are left."""
-        run_chunk, on_epoch = self._compile(stage), self._on_epoch(stage)
+    def _begin_stage(self, index: int, models: list[Model]) -> None:
+        """Makes program, state, frozen, best and stopping of a stage that starts from `models`."""
+        stage = self.task.stages[index]
+        self.program = StageProgram(stage, index, self.datasets, self.engine, self.seeds)
+        state, frozen = self.program.new_state(models)
+        self.checkpoints.save_frozen(index, frozen)
+        self.state, self.frozen = self.engine.replicate((state, frozen))
+        self.best = self.engine.replicate(steps.model_of(state))
+        self.stopping = early_stopping.start(stage, len(self.seeds))
+
+    def _run_stage(self, preemption: Preemption) -> None:
+        """Runs the epochs of the stage that are left."""
+        program, stage = self.program, self.program.stage
         bar = tqdm.tqdm(
             desc=stage.name,
-            initial=self.done["epoch"],
-            total=stage.epochs,
+            initial=self.progress.epoch,
+            total=stage.rules.epochs,
             unit="epoch",
             disable=not self.settings.progress or jax.process_index() > 0,
         )
-        following = self._shuffle(self.done["epoch"])
-        while not self._over(stage):
+        # The rows of an epoch are drawn while the devices are at the one before.
+        following = self.thread.submit(program.draw_rows, self.progress.epoch)
+        while not self._stage_is_over():
             rows = following.result()
-            following = self._shuffle(self.done["epoch"] + 1)
-            if self.done["stream"] is None:
-                self.state |= {"variables": on_epoch(self.state["variables"])}
-            series = self._run_epoch(stage, run_chunk, rows, preemption)
-            self.done["step"] += self.feed.steps
-            bar.set_postfix_str(self._end_epoch(stage, series), refresh=False)
+            following = self.thread.submit(program.draw_rows, self.progress.epoch + 1)
+            if self.progress.stream is None:
+                self.state = program.start_epoch(self.state)
+            series = self._run_epoch(rows, preemption)
+            self.progress.end_steps(program.data.steps)
+            bar.set_postfix_str(self._end_epoch(series), refresh=False)
             bar.update()
-            self.done["epoch"] += 1
+            self.progress.epoch += 1
             asked = preemption.asked()
-            due = self.done["epoch"] % self.settings.checkpoint_epochs == 0
-            if due or asked or self._over(stage):
-                self._save(self.done["step"])
+            due = self.progress.epoch % self.settings.checkpoint_epochs == 0
+            if due or asked or self._stage_is_over():
+                self._save(self.progress.step)
             if asked:
                 self._stop()
         bar.close()
 
-    def _over(self, stage: Stage) -> bool:
-        return self.done["epoch"] == stage.epochs or not self.control["active"].any()
+    def _stage_is_over(self) -> bool:
+        all_epochs = self.progress.epoch == self.program.stage.rules.epochs
+        return all_epochs or not self.stopping["active"].any()
 
-    def _feed(self, stage: Stage) -> Feed | UnpairedFeed:
-        if stage.turns is None:
-            return Feed(self.datasets[base.MAIN], self.engine, stage.batch_size)
-        return UnpairedFeed(self.datasets, self.engine, stage.batch_size, stage.turns)
+    def _end_stage(self) -> list[Model]:
+        """Returns the best models of the stage as the next one starts from them, host side."""
+        best = self._with_frozen(self.best)
+        host, models = self.engine.fetch(best), []
+        for s, end in enumerate(self.evaluator.stage_ends(best, self.workdir.path)):
+            own = jax.tree.map(lambda x, s=s: x[s], host)
+            models.append(self.program.stage.on_end(own, end))
+        return models
 
-    def _rate(self, stage: Stage) -> Callable[[Any], Any]:
-        return optim.schedule(stage.optim, stage.epochs, self.feed.steps)
+    def _with_frozen(self, model: Model) -> Model:
+        """Returns a model with the frozen parameters among the others."""
+        return model | {"params": steps.merge_params(model["params"], self.frozen)}
 
-    def _on_epoch(self, stage: Stage) -> Callable[[Tree], Tree]:
-        """Returns what the stage does to the variables at the start of an epoch."""
-        if stage.on_epoch is None:
-            return lambda variables: variables
-        change = parallel.over_seeds(stage.on_epoch, len(self.seeds), (0,))
-        return self.engine.compile(change, (None,))
+    # One epoch.
 
-    def _compile(self, stage: Stage) -> Callable[..., Any]:
-        """Returns the scan over steps, for all models and devices."""
-        rate = self._rate(stage)
-        tx = optim.optimizer(stage.optim, rate)
-        step = steps.train_step(stage.loss, tx, rate, stage.optim.average_decay)
-        step = steps.hold_finished(step) if len(self.seeds) > 1 else step
-        chunk = steps.train_chunk(step, self.feed.pick)
-        models = parallel.over_seeds(chunk, len(self.seeds), (0, 0, None, 0))
-        return self.engine.compile(models, (None, None, None, 2), donate=(0,))
-
-    def _shuffle(self, epoch: int) -> concurrent.futures.Future:
-        """Starts to draw an epoch's rows `[S, C, columns]`, while the devices do another's."""
-        feed, stage = self.feed, self.done["stage"]
-
-        def draw():
-            return _stack([feed.rows(seed, stage, epoch) for seed in self.seeds])
-
-        return self.thread.submit(draw)
-
-    def _run_epoch(
-        self,
-        stage: Stage,
-        run_chunk: Callable[..., Any],
-        rows: Tree,
-        preemption: Preemption,
-    ) -> Series:
+    def _run_epoch(self, rows: Tree, preemption: Preemption) -> Series:
         """Runs the steps of an epoch that are left; returns all measurements, `[S, C]` each."""
-        series = [{k: np.array(v) for k, v in self.done["series"].items()}]
-        count = len(next(iter(self.done["series"].values()), [[]])[0])
+        program, every = self.program, self.settings.checkpoint_steps
+        series, count = [self.progress.series], self.progress.steps_of_epoch
         chunks: list[Tree] = []
-        stream, inputs = self._inputs(jax.tree.map(self.engine.mine, rows))
+        before = sum(stage.rules.epochs for stage in self.task.stages[: self.progress.stage])
+        epoch = before + self.progress.epoch
+        stream, inputs = program.inputs(rows, epoch, self.progress.stream)
         for xs in inputs:
-            self.state, measured = run_chunk(self.state, self.frozen, self.feed.data, xs)
+            self.state, measured = program.run_steps(self.state, self.frozen, program.data.data, xs)
             chunks.append(measured)
             if stream is None:
                 continue
-            every = self.settings.checkpoint_steps
             asked = preemption.asked()
             count += 1
             # The last step of an epoch is saved with the epoch.
-            if count < self.feed.steps and (asked or (every and count % every == 0)):
-                series = [_concatenate([*series, *map(self.engine.fetch, chunks)])]
+            if count < program.data.steps and (asked or (every and count % every == 0)):
+                series = [progress.concatenate([*series, *map(self.engine.fetch, chunks)])]
                 chunks = []
-                self._check_finite(stage, series[0])
-                self._save_within(stream, series[0])
+                self._check_finite(series[0])
+                self.progress.pause_epoch(stream.state(), series[0])
+                self._save(self.progress.step + count)
                 if asked:
                     self._stop()
-        self.done |= {"stream": None, "series": {}}
-        whole = _concatenate([*series, *map(self.engine.fetch, chunks)])
-        self._check_finite(stage, whole)
+        whole = progress.concatenate([*series, *map(self.engine.fetch, chunks)])
+        self._check_finite(whole)
         return whole
 
-    def _inputs(self, mine: Tree) -> tuple[pipeline.Batches | None, Iterator]:
-        """Returns the stream, if it is one, and an iterator over the inputs of each call."""
-        if self.feed.resident:
-            return None, iter([self.engine.shard(mine, 2)])
-        # Random frames are new in every epoch of the run, not of the stage alone.
-        epoch = self.done["epoch"] + sum(s.epochs for s in self.task.stages[: self.done["stage"]])
-        stream = self.feed.stream(mine, epoch, self.seeds)
-        if self.done["stream"] is not None:
-            stream.restore(self.done["stream"])
-        return stream, (self.engine.shard(batch, 2) for batch in stream)
-
-    def _check_finite(self, stage: Stage, series: Series) -> None:
+    def _check_finite(self, series: Series) -> None:
         """Raises NonFiniteLoss for the first step of a training model that is not finite."""
         bad = ~np.isfinite(series["loss"]) | ~np.isfinite(series["grad_norm"])
-        bad &= self.control["active"][:, None]
+        bad &= self.stopping["active"][:, None]
         if bad.any():
             c, s = min((int(c), int(s)) for s, c in np.argwhere(bad))
             raise NonFiniteLoss(
-                f"stage {stage.name!r}, step {self.done['step'] + c + 1}, seed {self.seeds[s]}: "
-                f"the loss is {series['loss'][s, c]} and the gradient norm "
+                f"stage {self.program.stage.name!r}, step {self.progress.step + c + 1}, seed "
+                f"{self.seeds[s]}: the loss is {series['loss'][s, c]} and the gradient norm "
                 f"{series['grad_norm'][s, c]}; the last good checkpoint stays in "
                 f"{self.workdir.path / 'checkpoints'}"
             )
 
-    def _end_epoch(self, stage: Stage, series: Series) -> str:
+    def _end_epoch(self, series: Series) -> str:
         """Validates, logs, keeps what is better, applies the rules; returns a line of it."""
-        model = self._whole(steps.model_of(self.state))
-        trained = [_means(series, s) for s in range(len(self.seeds))]
-        measured = self.evaluator(model, stage.reads)
-        where = {"step": self.done["step"], "epoch": self.done["epoch"], "stage": stage.name}
-        for s in np.flatnonzero(self.control["active"]):
+        stage, epoch = self.program.stage, self.progress.epoch
+        model = self._with_frozen(steps.model_of(self.state))
+        trained = [progress.epoch_means(series, s) for s in range(len(self.seeds))]
+        measured = self.evaluator(model, stage.data_sets)
+        where = {"step": self.progress.step, "epoch": epoch, "stage": stage.name}
+        for s in np.flatnonzero(self.stopping["active"]):
             for split, values in (("train", trained[s]), ("valid", measured[s])):
                 self.writer.write({**where, "split": split, "seed": self.seeds[s]}, values)
-        self.control, better = early_stopping.judge(
-            self.control, stage, self.done["epoch"], measured, trained
+        self.stopping, better = early_stopping.update(
+            self.stopping, stage, epoch, measured, trained
         )
         self.best = self.keep_better(
             self.engine.replicate(better), steps.model_of(self.state), self.best
         )
-        changed = {key: self.control[key] for key in ("scale", "active")}
+        changed = {key: self.stopping[key] for key in ("scale", "active")}
         self.state |= self.engine.replicate(changed)
         loss = np.mean([values["loss"] for values in measured])
-        best = self.control["best_value"].mean()
-        return f"validation loss {loss:.4f}, best {stage.select} {best:.4f}"
+        best = self.stopping["best_value"].mean()
+        return f"validation loss {loss:.4f}, best {stage.rules.select} {best:.4f}"
 
-    # What is kept.
+    # What is kept, and the end.
 
     def _save(self, number: int) -> None:
         """Starts to write checkpoints."""
-        meta = {**self.done, "metrics_bytes": self.writer.position}
+        meta = {**self.progress.to_json(), "metrics_bytes": self.writer.position}
         frozen = bool(jax.tree.leaves(self.frozen))
-        self.store.save(number, self._host_tree(), meta, self.control["best_epoch"], frozen)
-
-    def _save_within(self, stream: pipeline.Batches, series: Series) -> None:
-        """Starts to write checkpoints within an epoch of a streamed part."""
-        values = {name: value.tolist() for name, value in series.items()}
-        self.done |= {"stream": stream.state(), "series": values}
-        self._save(self.done["step"] + series["loss"].shape[1])
+        best_epoch = self.stopping["best_epoch"]
+        self.checkpoints.save(number, self._host_tree(), meta, best_epoch, frozen)
 
     def _host_tree(self) -> Tree:
         state, best = self.engine.fetch((self.state, self.best))
-        return {"state": state, "best": best, "control": self.control}
+        return {"state": state, "best": best, "control": self.stopping}
 
     def _stop(self) -> None:
         """Ends the process after a SIGTERM, once all is on disk."""
-        self.store.wait()
+        self.checkpoints.wait()
         logging.warning("SIGTERM: all is saved; the same command goes on from here")
         raise SystemExit(EXIT_CODE)
 
     def _evaluate(self) -> dict[str, Any]:
         """Writes eval/ for validation and test split; returns the metrics of the test split."""
-        model, names = self._whole(self.best), self.task.stages[-1].reads
-        self.evaluator.final(self.workdir, model, names, "valid")
-        return self.evaluator.final(self.workdir, model, names, "test")
-
-
-def _stack(trees: list[Tree]) -> Tree:
-    return jax.tree.map(lambda *xs: np.stack(xs), *trees)
-
-
-def _concatenate(chunks: list[Series]) -> Series:
-    """Returns measurements `[S, C]`, the steps of all chunks in order."""
-    full = [chunk for chunk in chunks if chunk]
-    return {name: np.concatenate([chunk[name] for chunk in full], axis=1) for name in full[0]}
-
-
-def _means(series: Series, s: int) -> dict[str, float]:
-    """Returns each measurement of model `s` over an epoch: weighted means, and the last rate."""
-    weight = series[steps.EXAMPLES][s].astype(np.float64)
-    means = {
-        name: float((value[s] * weight).sum() / max(weight.sum(), 1e-9))
-        for name, value in series.items()
-        if name != steps.EXAMPLES
-    }
-    return means | {"learning_rate": float(series["learning_rate"][s, -1])}
+        model, names = self._with_frozen(self.best), self.task.stages[-1].data_sets
+        self.evaluator.write_results(self.workdir, model, names, "valid")
+        return self.evaluator.write_results(self.workdir, model, names, "test")

@@ -21,7 +21,7 @@ from affectjax.runtime.checkpoints import Checkpoints, Flat, nested
 Tree = Any
 
 
-class Store:
+class RunCheckpoints:
     """The checkpoints of one run, writing in the background."""
 
     def __init__(self, workdir: Path):
@@ -62,13 +62,13 @@ class Store:
             raise InputError(f"{self.frozen.folder} has no checkpoint of stage {found[1]['stage']}")
         return found[0] | frozen[0], found[1]
 
-    def forget_after(self, number: int, stage: int) -> None:
+    def remove_after(self, number: int, stage: int) -> None:
         """Removes what is later than a step, and than a stage: it will be written anew."""
         for folder in (self.latest, self.best):
-            folder.forget_after(number)
-        self.frozen.forget_after(stage)
+            folder.remove_after(number)
+        self.frozen.remove_after(stage)
 
-    def begin_stage(self, stage: int, frozen: Tree) -> None:
+    def save_frozen(self, stage: int, frozen: Tree) -> None:
         """Starts to write what does not train in a stage, if there is any and it is not there."""
         if jax.tree.leaves(frozen) and not self.frozen.has(stage):
             self.frozen.save(stage, {"frozen": frozen}, {})

@@ -50,7 +50,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     }
     more, _ = sections.pop("data", ((), ()))
     whole = configs.resolve(config, sections)
-    whole["data"] = data_config.resolve(config["data"], base.reads(config), more)
+    whole["data"] = data_config.resolve(config["data"], base.data_sets(config), more)
     return whole
 
 
@@ -61,7 +61,7 @@ def data_sets(config: Mapping[str, Any]) -> dict[str, DataConfig]:
       config: the whole config.
     """
     more, _ = base.sections(config).get("data", ((), ()))
-    return data_config.read(config["data"], base.reads(config), more)
+    return data_config.read(config["data"], base.data_sets(config), more)
 
 
 def override(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -273,7 +273,7 @@ class EncodedExamples(Examples):
         towers, source, folds = self._towers, self._opened.source(split), self._folds()
         vision = towers.inputs.kinds.get("vision")
         size = max(1, _IMAGES // vision.count) if vision else _TEXTS
-        chunks = streams.Batches(_Chunks(source, towers.inputs, size), _THREADS)
+        chunks = streams.BatchStream(_Chunks(source, towers.inputs, size), _THREADS)
         name = f"{self._opened.name} {split}"
         # Only where somebody watches.
         with tqdm.tqdm(desc=name, total=len(source), unit="clip", disable=None) as bar:

@@ -26,7 +26,7 @@ from affectjax.data.synth import views
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 from affectjax.runtime.parallel import Engine
-from affectjax.training.device_data import Feed
+from affectjax.training.device_data import TrainingData
 
 SPEC = LabelSpec("class", ("calm", "glad", "sad"))
 FRAMES = 4
@@ -307,7 +307,7 @@ def test_a_training_with_random_frames_streams(opened):
         data = opened(**changes)
         assert data.fits(data.part("train"), training=True) is fits
         assert data.fits(data.part("train"))
-        assert Feed(data, Engine("pmap"), 4).resident is fits
+        assert TrainingData(data, Engine("pmap"), 4).resident is fits
 
 
 # ---- words --------------------------------------------------------------------------------------

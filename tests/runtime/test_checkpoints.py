@@ -83,7 +83,7 @@ def test_a_number_that_is_there_already_is_written_again(tmp_path):
     """After a fallback, or a kill between the two folders, a step comes a second time."""
     write(tmp_path / "c", 1, 2)
     manager = Checkpoints(tmp_path / "c", 2)
-    manager.forget_after(1)
+    manager.remove_after(1)
     manager.save(2, tree(20), {"step": 20})
     manager.close()
     flat, meta = read(tmp_path / "c")

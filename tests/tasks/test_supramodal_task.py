@@ -355,7 +355,7 @@ def test_turns_follow_the_config():
 
 def test_batch_sizes_by_modality():
     of = learning({"joint": {"batch_sizes": {"audio": 3}}})
-    assert of.stages[0].batch_size == {"text": 8, "audio": 3, "vision": 8}
+    assert of.stages[0].rules.batch_size == {"text": 8, "audio": 3, "vision": 8}
 
 
 def test_a_stage_may_have_a_rate_of_its_own():
@@ -368,27 +368,71 @@ def test_a_stage_may_have_a_rate_of_its_own():
 # ---- predictions of the learner -----------------------------------------------------------------
 
 
-def test_a_judge_of_each_set_reads_its_own_head_and_the_merged_one():
+def test_a_scorer_of_each_set_reads_its_own_head_and_the_merged_one():
     of = learning({"sequential": {}})
     params, variables = start(of)
     batch = unpaired()
     for m in MODALITIES:
-        judge = of.judges[m]
-        assert judge.modalities == (m,) and judge.spec == SPECS[m]
-        out = jax.tree.map(np.asarray, quick(judge.predict)(params, variables, batch[m]))
+        scorer = of.scorers[m]
+        assert scorer.modalities == (m,) and scorer.spec == SPECS[m]
+        out = jax.tree.map(np.asarray, quick(scorer.predict)(params, variables, batch[m]))
         assert out["probability"].shape == (len(LABELS[m]), len(SPECS[m].classes))
         own = -np.log(out["probability"][np.arange(len(LABELS[m])), LABELS[m]])
         np.testing.assert_allclose(out["loss"], own, rtol=1e-4)
         label = np.array(LABELS[m])
-        metrics = judge.metrics(out, label)
+        metrics = scorer.metrics(out, label)
         right = out["probability"].argmax(1) == label
         assert metrics["war"] == pytest.approx(right.mean())
         merged = np.array([ref.merged(c, SPECS[m].classes) for c in label])
         kept = merged >= 0
         three = (out["three"].argmax(1) == merged)[kept].mean()
         assert metrics["three/war"] == pytest.approx(three)
-        table = judge.table(out)
+        table = scorer.table(out)
         assert list(table) == ["prediction", *SPECS[m].classes]
+
+
+def test_sentiments_are_made_of_seven_emotions_where_nothing_trains_their_head():
+    """Anger, disgust, fear and sadness are negative, surprise is none of the three."""
+    logits = np.log(
+        [
+            # anger, disgust, fear, happiness, neutral, sadness, surprise
+            [0.10, 0.10, 0.10, 0.35, 0.05, 0.10, 0.20],
+            [0.05, 0.05, 0.05, 0.10, 0.20, 0.05, 0.50],
+        ]
+    ).astype(np.float32)
+    # By the untrained head both would be positive.
+    found = {"seven": logits, "three": np.array([[0.0, 0.0, 9.0]] * 2, np.float32)}
+    batch = {"label": np.array([3, 4], np.int32)}
+    by_hand = {False: [[0.40, 0.05, 0.35], [0.20, 0.20, 0.10]], True: [[0, 0, 1]] * 2}
+    for joint, expected in by_hand.items():
+        of = learning(
+            {"joint": {"labels": "both"}, "sequential": {}} if joint else {"sequential": {}}
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(of.learner, "read", lambda *_: ({"vision": found}, {}))
+            patch.setattr("affectjax.tasks.supramodal.learner._view", lambda m, batch: batch)
+            out = of.scorers["vision"].predict({}, {}, batch)
+        np.testing.assert_allclose(out["three"], expected, atol=1e-3)
+        np.testing.assert_allclose(out["probability"], np.exp(logits), rtol=1e-5)
+    # A head of three that the labels themselves are for is trained by its own turn.
+    text = learning({"sequential": {}}).scorers["text"]
+    own = {"three": np.log(np.array([[0.2, 0.3, 0.5]], np.float32))}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text.learner, "read", lambda *_: ({"text": own}, {}))
+        patch.setattr("affectjax.tasks.supramodal.learner._view", lambda m, batch: batch)
+        out = text.predict({}, {}, {"label": np.array([2], np.int32)})
+    np.testing.assert_allclose(out["three"], [[0.2, 0.3, 0.5]], rtol=1e-5)
+
+
+def test_a_scorer_names_its_metrics_beforehand():
+    of = learning({"sequential": {}})
+    params, variables = start(of)
+    for m, batch in unpaired().items():
+        scorer = of.scorers[m]
+        out = jax.tree.map(np.asarray, quick(scorer.predict)(params, variables, batch))
+        named = scorer.metrics(out, np.array(LABELS[m]))
+        numbers = [name for name, value in named.items() if isinstance(value, float)]
+        assert list(scorer.metric_names()) == numbers
 
 
 # ---- what trains --------------------------------------------------------------------------------
@@ -440,12 +484,12 @@ def test_lora_begins_as_nothing_and_is_heard_once_it_is_something(adapted):
     batch["vision"]["present"]["vision"] = np.ones(3, bool)
     batch["vision"]["weight"] = np.ones(3, np.float32)
     params, variables = quick(stage.init)(jax.random.key(0), batch)
-    judge = quick(of.judges["vision"].describe)
-    at_first = judge(params, variables, batch["vision"])["feature"]
+    scorer = quick(of.scorers["vision"].describe)
+    at_first = scorer(params, variables, batch["vision"])["feature"]
     plain = {**params, "lora": jax.tree.map(jnp.zeros_like, params["lora"])}
-    np.testing.assert_array_equal(judge(plain, variables, batch["vision"])["feature"], at_first)
+    np.testing.assert_array_equal(scorer(plain, variables, batch["vision"])["feature"], at_first)
     grown = {**params, "lora": jax.tree.map(lambda x: x + 0.1, params["lora"])}
-    later = judge(grown, variables, batch["vision"])["feature"]
+    later = scorer(grown, variables, batch["vision"])["feature"]
     assert np.abs(later - at_first).max() > 1e-3
 
 
@@ -503,7 +547,7 @@ def paired(seed=0):
 
 def fresh(of):
     """Returns drawn params of the recogniser, prepared, and its variables."""
-    shapes = jax.eval_shape(lambda key: of.init(key, paired()), jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: of.stages[-1].init(key, paired()), jax.random.key(0))
     model = of.stages[-1].prepare({"params": draw(shapes[0], 0), "variables": shapes[1]})
     return model["params"], model["variables"]
 
@@ -629,7 +673,7 @@ def test_faces_begin_at_the_weights_of_a_folder(tmp_path, bank):
     given = weights.resnet(tmp_path)
     of = guided(bank, kinds={"vision": Frames(1, 32)}, weights=str(tmp_path))
     batch = of.downstream.inputs.zeros(2)
-    params, variables = quick(of.init)(jax.random.key(0), batch)
+    params, variables = quick(of.stages[-1].init)(jax.random.key(0), batch)
     model = of.stages[0].prepare({"params": params, "variables": variables})
     same = functools.partial(jax.tree.map, np.testing.assert_array_equal)
     same(model["params"]["vision"]["resnet"], given.params)
@@ -757,6 +801,6 @@ def test_heads_that_nothing_trains_choose_no_concepts_and_no_epoch():
 
 def test_stages_that_learn_need_sources():
     lacking = config({"sequential": {}, "downstream": {}}) | {"data": {"sources": {}}}
-    said = said_by(lambda: supramodal.reads(lacking))
+    said = said_by(lambda: supramodal.data_sets(lacking))
     assert '"config.data.sources" is empty' in said
-    assert supramodal.reads(lacking | {"stages": {"downstream": {}}}) == ("",)
+    assert supramodal.data_sets(lacking | {"stages": {"downstream": {}}}) == ("",)

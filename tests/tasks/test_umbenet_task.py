@@ -24,7 +24,7 @@ from affectjax.modalities import MODALITIES
 from affectjax.models.umbenet import POOL
 from affectjax.runtime.configs import section
 from affectjax.runtime.optim import OptimConfig
-from affectjax.tasks.base import Ending
+from affectjax.tasks.base import StageEnd
 from affectjax.tasks.umbenet import (
     Task,
     UMBEnetStage,
@@ -155,7 +155,7 @@ def trained(length=3, width=4, keys=5, counts=COUNTS):
 def handed(seed=0, threshold=0.5, **kwargs):
     """Returns which prompts have the same key and value, and the two models."""
     before = trained(**kwargs)
-    after = hand_over(before, Ending(seed, Path(), None), threshold=threshold)
+    after = hand_over(before, StageEnd(seed, Path(), None), threshold=threshold)
     old, new = before["params"]["pool"], after["params"]["pool"]
     same = {
         name: [n for n in range(len(old[name])) if np.array_equal(old[name][n], new[name][n])]
@@ -223,7 +223,7 @@ def test_the_next_stage_takes_what_is_handed_over():
     params, variables = start(task())
     variables[POOL]["pool"]["epoch"][0, :3] = 5, 4, 3
     model = {"params": params, "variables": variables}
-    after = stage(task(), "unimodal").on_end(model, Ending(0, Path(), None))
+    after = stage(task(), "unimodal").on_end(model, StageEnd(0, Path(), None))
     (loss, _), _ = shared("missing")(after["params"], after["variables"], batch_of(EVERYTHING), KEY)
     assert np.isfinite(loss)
     assert jax.tree.map(np.shape, after) == jax.tree.map(np.shape, model)
@@ -502,13 +502,13 @@ def test_stages_stand_in_their_order_with_their_own_rules():
         }
     )
     first, second = of.stages
-    assert (first.name, first.epochs, first.select, first.stop_accuracy) == (
+    assert (first.name, first.rules.epochs, first.rules.select, first.rules.stop_accuracy) == (
         "unimodal",
         4,
         "last",
         0,
     )
-    assert (second.name, second.batch_size, second.stop_accuracy) == ("missing", 3, 0.8)
+    assert (second.name, second.rules.batch_size, second.rules.stop_accuracy) == ("missing", 3, 0.8)
     assert [one.loss.args[0].usage_penalty for one in of.stages] == [2.0, 0.0]
     assert [one.name for one in task_of(stages={"missing": {}}).stages] == ["missing"]
 

@@ -17,7 +17,7 @@ from affectjax.data.batches import missing
 from affectjax.data.batches.config import DataConfig
 from affectjax.data.batches.inputs import Arrays, Features, Frames, Inputs, Text, Waveform
 from affectjax.data.batches.splits import Part, Parts, share
-from affectjax.data.batches.streams import Batches, BatchSource, order, rows_of
+from affectjax.data.batches.streams import BatchSource, BatchStream, order, rows_of
 from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.labels import LabelSpec
 from affectjax.data.media import codec
@@ -26,7 +26,7 @@ from affectjax.data.raw import sets
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 
-__all__ = ["Arrays", "Batches", "DataConfig", "Dataset", "Part", "order", "rows_of"]
+__all__ = ["Arrays", "DataConfig", "Dataset", "Part", "order", "rows_of"]
 _CHUNK = 32
 _FEW = 20
 
@@ -187,9 +187,9 @@ class Dataset:
         *,
         epoch: int | None = None,
         seed: int | Sequence[int] = 0,
-    ) -> Batches:
+    ) -> BatchStream:
         """Returns `batches`, read one by one through Grain."""
-        return Batches(self.batches(part, rows, epoch=epoch, seed=seed), self.config.threads)
+        return BatchStream(self.batches(part, rows, epoch=epoch, seed=seed), self.config.threads)
 
     def batches(
         self,

@@ -22,7 +22,7 @@ class BatchSource(Protocol):
         """Returns one of them."""
 
 
-class Batches:
+class BatchStream:
     """A Grain iterator over batches whose position can be saved.
 
     Each batch has leaves `[..., B, ...]`, the leading axes those of the rows.

@@ -22,7 +22,7 @@ from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 from affectjax.runtime import configs
 from affectjax.runtime.optim import OptimConfig
-from affectjax.tasks.base import MAIN, Batch, Ending, Model, Stage, StageConfig, Tree
+from affectjax.tasks.base import LAST, MAIN, Model, Stage, StageConfig, StageEnd
 from affectjax.tasks.supramodal import towers
 from affectjax.tasks.supramodal.downstream import Downstream, GuidedConfig
 from affectjax.tasks.supramodal.learner import Learner
@@ -37,7 +37,6 @@ from affectjax.tasks.supramodal.stages import (
     JointStage,
     SequentialStage,
 )
-from affectjax.training.early_stopping import LAST
 
 LEARNER, GUIDED = "learner", "guided"
 GUIDED_PARTS = (GuidedConfig, FrameAugmentation)
@@ -67,7 +66,7 @@ def sections(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def reads(config: Mapping[str, Any]) -> tuple[str, ...]:
+def data_sets(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns the names of the data sets that a run reads; an InputError where it lacks sources."""
     sources = config["data"].get("sources", ()) if _learns(config) else ()
     if _learns(config) and not sources:
@@ -79,16 +78,16 @@ def reads(config: Mapping[str, Any]) -> tuple[str, ...]:
     return (*main, *(m for m in MODALITIES if m in sources))
 
 
-def evaluated(config: Mapping[str, Any]) -> tuple[str, ...]:
+def evaluated_data_sets(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns the names of the data sets that the last stage reads."""
-    return (MAIN,) if DOWNSTREAM in config["stages"] else reads(config)
+    return (MAIN,) if DOWNSTREAM in config["stages"] else data_sets(config)
 
 
 class Task:
     """Stages `joint`, `sequential` and `downstream`, those of them that the config has.
 
-    Attributes: see `affectjax.tasks.base.Task`; of a run without `downstream` there is no judge of
-    `MAIN`.
+    Attributes: see `affectjax.tasks.base.Task`; of a run without `downstream` there is no scorer
+    of `MAIN`.
     """
 
     def __init__(
@@ -118,16 +117,19 @@ class Task:
         )
         self._check(guided, stages)
         self.guided = guided
-        self.learner = Learner(learner, sources, axis_name) if sources else None
+        self.learner = None
+        if sources:
+            three = JOINT in self.sections
+            self.learner = Learner(learner, sources, axis_name, trains_three=three)
         self.downstream = None
         if inputs is not None:
             self.downstream = Downstream(guided, augmentation, inputs, axis_name)
-        self.judges = self.learner.judges if self.learner else {}
+        self.scorers = self.learner.scorers if self.learner else {}
         self._check_heads()
         if self.downstream is not None:
             self.spec, self.modalities = self.downstream.spec, self.downstream.modalities
             self.predict, self.metrics = self.downstream.predict, self.downstream.metrics
-            self.table = self.downstream.table
+            self.metric_names, self.table = self.downstream.metric_names, self.downstream.table
         optim = configs.read(OptimConfig, config["optim"], "config.optim")
         self.stages = tuple(self._stages(optim))
 
@@ -177,68 +179,59 @@ class Task:
                     own = self.sections[name]
                     stages.append(
                         Stage(
+                            name=name,
+                            rules=own.rules(batch_size=own.sizes(learner.names)),
+                            optim=_rate(own, optim),
                             loss=functools.partial(loss, own),
-                            trains=learner.trains,
-                            turns=own.turns(learner.names),
                             init=learner.init,
                             prepare=learner.load_pretrained,
-                            **_common(name, own, optim) | {"batch_size": own.sizes(learner.names)},
+                            turns=own.turns(learner.names),
+                            trains=learner.trains,
                         )
                     )
-            if CONCEPTS in self.sections:
-                leave = functools.partial(learner.leave, self.sections[CONCEPTS])
-                stages[-1] = dataclasses.replace(stages[-1], on_leave=leave)
-            stages[-1] = dataclasses.replace(stages[-1], on_end=self._begin_downstream)
+            stages[-1] = dataclasses.replace(stages[-1], on_end=self._end_learning)
         if DOWNSTREAM in self.sections and self.downstream is not None:
+            own = self.sections[DOWNSTREAM]
             stages.append(
                 Stage(
+                    name=DOWNSTREAM,
+                    rules=own.rules(),
+                    optim=_rate(own, optim),
                     loss=self.downstream.loss,
-                    trains=self.downstream.trains,
                     init=self.downstream.init,
                     prepare=self.downstream.load_pretrained,
-                    **_common(DOWNSTREAM, self.sections[DOWNSTREAM], optim),
+                    trains=self.downstream.trains,
                 )
             )
         return stages
 
-    def init(self, key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
-        """Returns new params and variables of the last stage."""
-        last = self.downstream if DOWNSTREAM in self.sections else self.learner
-        return last.init(key, batch)
+    def _end_learning(self, model: Model, end: StageEnd) -> Model:
+        """Leaves the concepts; returns a new recogniser, or what was learned if none follows."""
+        if CONCEPTS in self.sections:
+            self.learner.write_concepts(self.sections[CONCEPTS], end)
+        return model if self.downstream is None else self._new_recogniser(end)
 
-    def _begin_downstream(self, model: Model, ending: Ending) -> Model:
+    def _new_recogniser(self, end: StageEnd) -> Model:
         """Returns a new recogniser, with the concepts that the learner left."""
-        del model
         batch = self.downstream.inputs.zeros(2)
-        key = jax.random.fold_in(jax.random.key(ending.seed), len(self.stages))
+        key = jax.random.fold_in(jax.random.key(end.seed), len(self.stages))
         params, variables = jax.device_get(jax.jit(self.downstream.init)(key, batch))
         new = {"params": params, "variables": variables}
         if CONCEPTS not in self.sections:
             return self.downstream.load_pretrained(new)
-        return self.downstream.load_pretrained(
-            new, ending.folder / CONCEPTS, self._capacity(ending)
-        )
+        return self.downstream.load_pretrained(new, end.folder / CONCEPTS, self._capacity(end))
 
-    def _capacity(self, ending: Ending) -> dict[str, int]:
+    def _capacity(self, end: StageEnd) -> dict[str, int]:
         """Returns by modality how many concepts a bank may hold, whichever were predicted well."""
         how, found = self.sections[CONCEPTS], {}
         for m in self.learner.names:
-            _, _, label = ending.run(self.learner.judges[m].describe, m, "train")
+            _, _, label = end.run(self.learner.scorers[m].describe, m, "train")
             top = how.top if how.selective else 1.0
             # No fewer than `concepts.select` keeps, however its product is rounded.
             found[m] = int(sum(max(1, np.ceil(top * n)) for n in np.bincount(label)))
         return found
 
 
-def _common(name: str, own: StageConfig, optim: OptimConfig) -> dict[str, Any]:
-    """Returns the arguments of a `Stage` that all kinds of stages have in common."""
-    if own.learning_rate:
-        optim = dataclasses.replace(optim, learning_rate=own.learning_rate)
-    return {
-        "name": name,
-        "optim": optim,
-        "epochs": own.epochs,
-        "batch_size": own.batch_size,
-        "select": own.select,
-        "patience": own.patience,
-    }
+def _rate(own: StageConfig, optim: OptimConfig) -> OptimConfig:
+    """Returns the optimizer's config with the learning rate of the stage, where it has one."""
+    return dataclasses.replace(optim, learning_rate=own.learning_rate or optim.learning_rate)

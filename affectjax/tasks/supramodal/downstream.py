@@ -78,7 +78,7 @@ class GuidedConfig:
 
 
 class Downstream:
-    """The recogniser, its loss and what judges it; see `affectjax.tasks.base.Judge`.
+    """The recogniser, its loss and its metrics; see `affectjax.tasks.base.Scorer`.
 
     Attributes:
       spec: what the labels mean.
@@ -232,6 +232,10 @@ class Downstream:
             "logits": logits,
             "probability": jax.nn.softmax(logits),
         }
+
+    def metric_names(self) -> tuple[str, ...]:
+        """Returns the names of the metrics that are numbers."""
+        return ("loss", *metrics.classification_names(self.spec.classes))
 
     def metrics(self, predictions: Mapping[str, np.ndarray], label: np.ndarray) -> dict:
         """Returns WAR, UAR and the others, and the mean loss."""

@@ -24,7 +24,7 @@ from affectjax.errors import InputError
 from affectjax.models.supramodal import Supramodal
 from affectjax.ops import contrast, losses
 from affectjax.runtime.steps import EXAMPLES
-from affectjax.tasks.base import Batch, Ending, Measurements, Model, Tree, class_table
+from affectjax.tasks.base import Batch, Measurements, Model, StageEnd, Tree, class_table
 from affectjax.tasks.supramodal import concept_bank
 from affectjax.tasks.supramodal.stages import (
     ConceptsConfig,
@@ -44,12 +44,17 @@ class Learner:
 
     Attributes:
       names: of the data sets, which are those of their modalities, in the order of MODALITIES.
-      judges: by name, see `SourceJudge`.
+      scorers: by name, see `SourceScorer`.
       heads: by name, "seven" or "three": what the labels of the data set are.
     """
 
     def __init__(
-        self, section: Mapping[str, Any], sources: Mapping[str, Inputs], axis_name: str | None
+        self,
+        section: Mapping[str, Any],
+        sources: Mapping[str, Inputs],
+        axis_name: str | None,
+        *,
+        trains_three: bool,
     ):
         """Builds the network.
 
@@ -57,6 +62,7 @@ class Learner:
           section: `config.model.learner`.
           sources: by name, what the batches of each data set hold.
           axis_name: the mapped axis over which a batch is split, None where it is whole.
+          trains_three: whether a stage teaches the three sentiments whatever the labels are.
 
         Raises:
           InputError: labels that are neither seven emotions nor three sentiments, or see `Towers`.
@@ -64,6 +70,7 @@ class Learner:
         towers = Towers(section, sources, axis_name)
         settings, self.parts = towers.settings, towers.parts
         self.axis_name, self.names = axis_name, tuple(sources)
+        self.trains_three = trains_three
         self.model = Supramodal(
             modalities=self.names,
             encoders=towers.makers,
@@ -82,7 +89,7 @@ class Learner:
             m: emotions.to_scheme(inputs.spec.classes, emotions.THREE)
             for m, inputs in sources.items()
         }
-        self.judges = {m: SourceJudge(self, m, inputs.spec) for m, inputs in sources.items()}
+        self.scorers = {m: SourceScorer(self, m, inputs.spec) for m, inputs in sources.items()}
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         """Returns new params and running statistics.
@@ -252,32 +259,30 @@ class Learner:
 
     # What is left behind.
 
-    def leave(self, how: ConceptsConfig, model: Model, ending: Ending) -> None:
+    def write_concepts(self, how: ConceptsConfig, end: StageEnd) -> None:
         """Writes the concept bank, and the validation features that figures are drawn from.
 
         Args:
           how: `config.stages.concepts`.
-          model: that of the stage.
-          ending: runs it over the data sets.
+          end: of the stage; runs its model over the data sets.
         """
-        del model
-        folder = ending.folder / "concepts"
-        trained = {m: ending.run(self.judges[m].describe, m, "train") for m in self.names}
+        folder = end.folder / "concepts"
+        trained = {m: end.run(self.scorers[m].describe, m, "train") for m in self.names}
         bank = concept_bank.collect(
             {m: found["emotion"] for m, (found, _, _) in trained.items()},
             {m: found["probability"] for m, (found, _, _) in trained.items()},
             {m: label for m, (_, _, label) in trained.items()},
-            {m: self.judges[m].spec.classes for m in self.names},
+            {m: self.scorers[m].spec.classes for m in self.names},
             ids={m: ids for m, (_, ids, _) in trained.items()},
-            source="/".join(ending.folder.parts[-2:]),
+            source="/".join(end.folder.parts[-2:]),
             top=how.top if how.selective else 1.0,
             correct_only=how.selective,
         )
         flat: dict[str, np.ndarray] = {}
         for m in self.names:
-            found, _, label = ending.run(self.judges[m].describe, m, "valid")
+            found, _, label = end.run(self.scorers[m].describe, m, "valid")
             flat |= {f"{m}/{name}": found[name] for name in ("feature", "emotion", "non_emotion")}
-            flat[f"{m}/label"] = np.array(self.judges[m].spec.classes)[label]
+            flat[f"{m}/label"] = np.array(self.scorers[m].spec.classes)[label]
         if jax.process_index() == 0:
             bank.save(folder)
             np.savez(folder / FEATURES, **flat)
@@ -285,8 +290,8 @@ class Learner:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class SourceJudge:
-    """Predictions for one of the unpaired data sets; see `affectjax.tasks.base.Judge`.
+class SourceScorer:
+    """Predictions for one of the unpaired data sets; see `affectjax.tasks.base.Scorer`.
 
     Attributes:
       learner: whose.
@@ -320,14 +325,30 @@ class SourceJudge:
         return self.learner.read(params, variables, views)[0][self.name]
 
     def predict(self, params: Tree, variables: Tree, batch: Batch) -> dict[str, jax.Array]:
-        """Returns `loss` `[B]`, `probability` `[B, C]`, and `three` `[B, 3]`, merged ones."""
+        """Returns `loss` `[B]`, `probability` `[B, C]`, and `three` `[B, 3]`, of the sentiments.
+
+        Where nothing trains the head of three sentiments, a sentiment is as probable as its
+        emotions together; those that belong to none, as surprise, are left out.
+        """
         found = self._read(params, variables, batch)
         logits = found[self.learner.heads[self.name]]
+        probability = jax.nn.softmax(logits)
+        if self.learner.trains_three:
+            three = jax.nn.softmax(found["three"])
+        else:
+            merged = self.learner.merged[self.name]
+            three = probability @ (merged[:, None] == np.arange(3)).astype(np.float32)
         return {
             "loss": losses.cross_entropy(logits, batch["label"]),
-            "probability": jax.nn.softmax(logits),
-            "three": jax.nn.softmax(found["three"]),
+            "probability": probability,
+            "three": three,
         }
+
+    def metric_names(self) -> tuple[str, ...]:
+        """Returns the names of the metrics that are numbers."""
+        named = metrics.classification_names
+        three = (f"three/{name}" for name in named(emotions.THREE))
+        return ("loss", *named(self.spec.classes), *three)
 
     def metrics(self, predictions: Mapping[str, np.ndarray], label: np.ndarray) -> dict:
         """Returns WAR, UAR and the others; "three/..." are those of the merged labels."""

@@ -31,11 +31,11 @@ from affectjax.runtime.optim import OptimConfig
 from affectjax.runtime.steps import EXAMPLES
 from affectjax.tasks.base import (
     Batch,
-    Ending,
     Measurements,
     Model,
     Stage,
     StageConfig,
+    StageEnd,
     Tree,
     class_table,
 )
@@ -56,7 +56,7 @@ class UMBEnetStage(StageConfig):
         non-empty "subset"; or "all".
       usage_penalty: times the share of activations that a prompt has had, it is taken from the
         prompt's similarity.
-      stop_accuracy: see `affectjax.tasks.base.Stage`.
+      stop_accuracy: see `affectjax.tasks.base.StageRules`.
       transfer_threshold: a prompt is handed over that had at least this part of the uniform share
         of some modality's activations in the last epoch.
     """
@@ -118,20 +118,19 @@ class Task:
                 continue
             read = configs.read(UMBEnetStage, sections[name], f"config.stages.{name}")
             model = self.model.clone(usage_penalty=read.usage_penalty)
+            pool = functools.partial(hand_over, threshold=read.transfer_threshold)
+            hands_over = {} if name == STAGES[-1] else {"on_end": pool}
             stages.append(
                 Stage(
                     name=name,
-                    loss=functools.partial(self.loss, model, read.shows),
+                    rules=read.rules(),
                     optim=optim,
-                    epochs=read.epochs,
-                    batch_size=read.batch_size,
-                    select=read.select,
-                    patience=read.patience,
-                    stop_accuracy=read.stop_accuracy,
+                    loss=functools.partial(self.loss, model, read.shows),
+                    init=self.init,
                     trains=lambda path: not path.startswith(self.assembly.frozen),
                     prepare=self.load_pretrained,
                     on_epoch=forget_epoch,
-                    on_end=functools.partial(hand_over, threshold=read.transfer_threshold),
+                    **hands_over,
                 )
             )
         if not stages:
@@ -227,6 +226,15 @@ class Task:
             "prompt_similarity": out["prompt_similarity"],
         }
 
+    def metric_names(self) -> tuple[str, ...]:
+        """Returns the names of the metrics that are numbers."""
+        classes, named = self.spec.classes, metrics.classification_names
+        found = ("loss", *named(classes))
+        if not self.without:
+            return found
+        fewer = named([name for name in classes if name not in self.without])
+        return (*found, *(f"without_{'_'.join(self.without)}/{name}" for name in fewer))
+
     def metrics(self, predictions: Mapping[str, np.ndarray], label: np.ndarray) -> dict:
         """Returns WAR, UAR and the others, the same without some classes, and the mean loss."""
         probability, classes = predictions["probability"], self.spec.classes
@@ -264,7 +272,7 @@ def forget_epoch(variables: Tree) -> Tree:
     return {POOL: {"pool": pool | {"epoch": jnp.zeros_like(pool["epoch"])}}}
 
 
-def hand_over(model: Tree, ending: Ending, *, threshold: float) -> Tree:
+def hand_over(model: Tree, end: StageEnd, *, threshold: float) -> Tree:
     """Returns the model with a new pool: activated prompts stay, the others start anew.
 
     The next stage has a new optimizer, so no moments survive. Which modality activated a prompt is
@@ -272,14 +280,14 @@ def hand_over(model: Tree, ending: Ending, *, threshold: float) -> Tree:
 
     Args:
       model: `{"params", "variables"}`, host side.
-      ending: with the seed.
+      end: with the seed.
       threshold: see `UMBEnetStage`.
 
     Source: SPEC section 1, training; section 3.4.
     """
     pool, counts = model["params"]["pool"], model["variables"][POOL]["pool"]
     kept = np.asarray(prompts.activated(counts["epoch"][:-1], threshold))
-    draw = np.random.Generator(np.random.Philox(key=ending.seed)).normal
+    draw = np.random.Generator(np.random.Philox(key=end.seed)).normal
     anew = {
         name: np.where(
             kept.reshape(-1, *[1] * (pool[name].ndim - 1)),
