@@ -55,7 +55,7 @@ def get_config(arg: str = "synth") -> config_dict.ConfigDict:
     model = {}
     if learns:
         sources = [m for m in MODALITIES if m in options] or MODALITIES
-        data["sources"] = {m: _source(name, m) for m in sources}
+        data["sources"] = {m: _source(name, m, main="downstream" in stages) for m in sources}
         model["learner"] = _learner(name, tuple(sources))
     if "downstream" in stages:
         data = config_files.DATA | data | _main(name)
@@ -87,8 +87,14 @@ def _main(name: str) -> dict[str, Any]:
     return FACES | files | HELD_OUT | {"name": "rafdb", "dir": "rafdb"}
 
 
-def _source(name: str, m: str) -> dict[str, Any]:
-    """Returns the section of an unpaired data set; one that is the main set has its splits."""
+def _source(name: str, m: str, *, main: bool) -> dict[str, Any]:
+    """Returns the section of an unpaired data set.
+
+    Args:
+      name: of the variant.
+      m: the modality.
+      main: whether there is a main data set. A source that reads the same files has its splits.
+    """
     values = {"view": "clips", "class_map": "three" if m == "text" else "seven"}
     if m == "vision":
         values |= {"frames": 1}
@@ -101,10 +107,11 @@ def _source(name: str, m: str) -> dict[str, Any]:
             "text": {"name": "meld", "dir": "meld_text", "tokens": 48, "tokenizer": ""},
             "audio": {"name": "ravdess", "dir": "ravdess_speech", "seconds": 4.0},
         }[m]
-        return values | own | HELD_OUT | {"test": "valid"}
+        splits = HELD_OUT | {"test": "valid"}
+        return values | own | ({} if main and name == "real" and m == "vision" else splits)
     if m == "vision":
-        files = {"image_size": 224, "detector": "none"}
-        return values | files | HELD_OUT | {"name": "rafdb", "dir": "rafdb"}
+        files = {"name": "rafdb", "dir": "rafdb", "image_size": 224, "detector": "none"}
+        return values | files | ({} if main else HELD_OUT)
     if m == "text":
         words = {"view": "sequences", "words": True, "tokens": 77, "tokenizer": ""}
         return values | words | {"name": "mosei", "dir": "mosei"}
@@ -113,12 +120,11 @@ def _source(name: str, m: str) -> dict[str, Any]:
 
 def _learner(name: str, modalities: tuple[str, ...]) -> dict[str, Any]:
     """Returns `config.model.learner`: a tower a modality, of the paper or small ones."""
-    lora = {"lora_rank": 6, "lora_alpha": 36.0, "lora_dropout": 0.2}
     values = {"weights": "", "bert_weights": "", "clap_weights": "", "width": 512, "hidden": 256}
     towers = {"text": "clip", "audio": "clap", "vision": "clip"}
     if name == "paper":
         own = {m: towers[m] for m in modalities}
-        return own | values | lora | {"statistics": "shared"}
+        return own | values | {"statistics": "shared"}
     towers |= {"audio": "mel", "vision": "conv"}
     values |= {"width": 256, "statistics": "modality", "dropout": 0.3}
     changes = {

@@ -253,9 +253,7 @@ class Trainer:
         program, every = self.program, self.settings.checkpoint_steps
         series, count = [self.progress.series], self.progress.steps_of_epoch
         chunks: list[Tree] = []
-        before = sum(stage.rules.epochs for stage in self.task.stages[: self.progress.stage])
-        epoch = before + self.progress.epoch
-        stream, inputs = program.inputs(rows, epoch, self.progress.stream)
+        stream, inputs = program.inputs(rows, self._epoch_of_run(), self.progress.stream)
         for xs in inputs:
             self.state, measured = program.run_steps(self.state, self.frozen, program.data.data, xs)
             chunks.append(measured)
@@ -275,6 +273,11 @@ class Trainer:
         whole = progress.concatenate([*series, *map(self.engine.fetch, chunks)])
         self._check_finite(whole)
         return whole
+
+    def _epoch_of_run(self) -> int:
+        """Returns the number of the epoch, counted from the start of the run, not of the stage."""
+        before = self.task.stages[: self.progress.stage]
+        return sum(stage.rules.epochs for stage in before) + self.progress.epoch
 
     def _check_finite(self, series: Series) -> None:
         """Raises NonFiniteLoss for the first step of a training model that is not finite."""

@@ -1,5 +1,6 @@
 """From the config and the data to encoders: which are chosen, how wide, and what is refused."""
 
+import dataclasses
 import functools
 import re
 
@@ -17,7 +18,7 @@ from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 from affectjax.models.supramodal import Reader
 from affectjax.runtime import configs
-from affectjax.tasks.supramodal.towers import ENCODERS, LearnerConfig, Towers, choose
+from affectjax.tasks.supramodal.towers import ENCODERS, Adaptation, LearnerConfig, Towers, choose
 
 SPEC = LabelSpec("class", ("sad", "glad"))
 D, B = 12, 2
@@ -99,8 +100,7 @@ def test_towers_of_a_folder_come_with_its_weights(clip_folder):
 def test_the_paper_s_widths_are_the_defaults():
     settings = LearnerConfig()
     assert (settings.width, settings.hidden) == (512, 256)
-    lora = settings.lora_rank, settings.lora_alpha, settings.lora_dropout
-    assert lora == (6, 36.0, 0.2)
+    assert dataclasses.astuple(Adaptation()) == (6, 36.0, 0.2)
     assert ENCODERS == {"text": "clip", "audio": "clap", "vision": "clip"}
 
 
@@ -145,7 +145,11 @@ REFUSED = {
     "no folder": ({"vision": RAW["vision"]}, {"weights": "/nowhere"}, "/nowhere"),
     "number format": ({}, {"dtype": "float16"}, "dtype is 'float16'; allowed: float32, bfloat16"),
     "statistics": ({}, {"statistics": "none"}, "statistics is 'none'; allowed: modality, shared"),
-    "rank": ({}, {"lora_rank": -1}, "lora_rank is -1; allowed: 0 or more"),
+    "rank": (
+        {"vision": RAW["vision"]}, {"weights": "/nowhere", "lora_rank": -1},
+        "lora_rank is -1; allowed: 0 or more",
+    ),
+    "nothing to adapt": ({}, {"lora_rank": 3}, '"config.model.learner.lora_rank" is 3, but this'),
     "dropout": ({}, {"dropout": 1.0}, "dropout is 1.0; allowed: from 0 to below 1"),
 }  # fmt: skip
 
@@ -164,7 +168,7 @@ def test_words_of_another_tokenizer_are_refused(clip_folder, tokenizer):
 def test_weights_that_no_tower_reads_are_refused(clip_folder):
     for key, kinds in (("weights", {"vision": "conv"}), ("clap_weights", {"audio": "mel"})):
         (m,) = kinds
-        with pytest.raises(InputError, match=f'unknown config key "config.model.learner.{key}"'):
+        with pytest.raises(InputError, match=f'"config.model.learner.{key}" is .*does not read it'):
             towers({m: RAW[m]}, **kinds, **{key: str(clip_folder)})
 
 
@@ -172,5 +176,5 @@ def test_keys_of_what_is_not_chosen_may_stay_at_their_defaults():
     kept = {"weights": "", "image_width": 192, "text": "clip", "audio_channels": (32, 64, 128, 192)}
     towers({"vision": RAW["vision"]}, vision="conv", **kept)
     for key, value in (("image_width", 8), ("text", "bert"), ("gain_db", 3.0)):
-        with pytest.raises(InputError, match=f'unknown config key "config.model.learner.{key}"'):
+        with pytest.raises(InputError, match=f'"config.model.learner.{key}" is .*does not read it'):
             towers({"vision": RAW["vision"]}, vision="conv", **{key: value})

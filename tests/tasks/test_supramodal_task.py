@@ -80,11 +80,13 @@ def config(stages, guided=None, optim=None, modalities=MODALITIES, **learner):
         )
         for name, changes in stages.items()
     }
+    model = {}
+    if "joint" in stages or "sequential" in stages:
+        model["learner"] = learner_section(LEARNER | learner, modalities)
+    if "downstream" in stages:
+        model["guided"] = section(GUIDED_PARTS, **GUIDED | (guided or {}))
     return {
-        "model": {
-            "learner": learner_section(LEARNER | learner, modalities),
-            "guided": section(GUIDED_PARTS, **GUIDED | (guided or {})),
-        },
+        "model": model,
         "optim": section(OptimConfig, **optim or {}),
         "stages": sections,
     }
@@ -722,11 +724,20 @@ def test_keys_that_nobody_reads():
         broken[where][key] = {}
         said = said_by(lambda broken=broken: Task(broken, None, None, sources_of()))
         assert f'unknown config key "config.{where}.{key}"' in said
-    for part in ("learner", "guided"):
-        broken = config({"joint": {}})
+    for part, stage in (("learner", "joint"), ("guided", "downstream")):
+        broken = config({"joint": {}} | {stage: {}}, {"guide": False})
         broken["model"][part] = dict(broken["model"][part]) | {"widht": 3}
         said = said_by(lambda broken=broken: Task(broken, None, None, sources_of()))
         assert f'unknown config key "config.model.{part}.widht"' in said
+
+
+def test_the_section_of_a_model_that_no_stage_trains_is_not_read():
+    stages = {"guided": ("joint", "downstream"), "learner": ("downstream", "joint")}
+    for part, (stage, other) in stages.items():
+        broken = config({stage: {}}, {"guide": False})
+        broken["model"][part] = config({other: {}}, {"guide": False})["model"][part]
+        said = said_by(lambda broken=broken: Task(broken, None, None, sources_of()))
+        assert f'unknown config key "config.model.{part}"' in said
 
 
 GUIDANCE = {

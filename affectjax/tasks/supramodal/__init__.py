@@ -54,8 +54,10 @@ def _learns(config: Mapping[str, Any]) -> bool:
 
 def sections(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the parts of the sections that it reads, see `affectjax.tasks.base.sections`."""
-    configs.check_keys(config["model"], (LEARNER, GUIDED), "config.model")
     configs.check_keys(config["stages"], ORDER, "config.stages")
+    guided = (GUIDED,) if DOWNSTREAM in config["stages"] else ()
+    read = (LEARNER, *guided) if _learns(config) else guided
+    configs.check_keys(config["model"], read, "config.model")
     stages = {f"stages.{name}": ((STAGES[name],), ()) for name in config["stages"]}
     sources = config.get("data", {}).get("sources", ()) or MODALITIES
     learner = towers.choose(config["model"].get(LEARNER, {}), sources)

@@ -32,7 +32,7 @@ from affectjax.tasks.supramodal.stages import (
     SequentialStage,
     UnpairedStage,
 )
-from affectjax.tasks.supramodal.towers import Towers
+from affectjax.tasks.supramodal.towers import Adaptation, Towers
 from affectjax.weights import lora
 
 Loss = tuple[jax.Array, tuple[Tree, Measurements]]
@@ -82,8 +82,9 @@ class Learner:
         )
         self.pretrained = towers.pretrained
         self.lora = None
-        if settings.lora_rank and self.pretrained:
-            self.lora = lora.Lora(settings.lora_rank, settings.lora_alpha, settings.lora_dropout)
+        adapted = towers.parts.get(Adaptation)
+        if adapted is not None and adapted.lora_rank:
+            self.lora = lora.Lora(adapted.lora_rank, adapted.lora_alpha, adapted.lora_dropout)
         self.heads = {m: _head(m, inputs.spec) for m, inputs in sources.items()}
         self.merged = {
             m: emotions.to_scheme(inputs.spec.classes, emotions.THREE)

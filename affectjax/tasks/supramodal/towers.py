@@ -30,8 +30,6 @@ class LearnerConfig:
     """What of `config.model.learner` belongs to no encoder.
 
     Attributes:
-      lora_rank: of what trains in encoders with weights, which are frozen otherwise; 0 for nothing.
-      lora_alpha, lora_dropout: see `affectjax.weights.lora.Lora`.
       dtype: in which towers of transformers compute: "float32" or "bfloat16".
       width: D, of the features that enter the encoders of emotions.
       hidden: E, of the emotion features.
@@ -39,9 +37,6 @@ class LearnerConfig:
       dropout: of "features", "mel" and the "conv" of sound.
     """
 
-    lora_rank: int = 6
-    lora_alpha: float = 36.0
-    lora_dropout: float = 0.2
     dtype: str = "float32"
     width: int = 512
     hidden: int = 256
@@ -53,16 +48,36 @@ class LearnerConfig:
             if getattr(self, key) not in allowed:
                 value = getattr(self, key)
                 raise ValueError(f"{key} is {value!r}; allowed: {', '.join(allowed)}")
-        if self.lora_rank < 0:
-            raise ValueError(f"lora_rank is {self.lora_rank}; allowed: 0 or more")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; allowed: from 0 to below 1")
 
 
+@dataclasses.dataclass(frozen=True)
+class Adaptation:
+    """What trains in encoders with weights.
+
+    Attributes:
+      lora_rank: of LoRA on their attention; the rest of them is frozen. 0 for nothing.
+      lora_alpha, lora_dropout: see `affectjax.weights.lora.Lora`.
+    """
+
+    lora_rank: int = 6
+    lora_alpha: float = 36.0
+    lora_dropout: float = 0.2
+
+    def __post_init__(self):
+        if self.lora_rank < 0:
+            raise ValueError(f"lora_rank is {self.lora_rank}; allowed: 0 or more")
+
+
 def choose(section: Mapping[str, Any], modalities: Collection[str] = MODALITIES) -> encoders.Choice:
     """Returns the encoders that `config.model.learner` names for some modalities, and its parts."""
-    own = (LearnerConfig,)
-    return encoders.Choice(own, section, SECTION, ENCODERS, augmentation.PARTS, modalities)
+    more = (section, SECTION, ENCODERS, augmentation.PARTS, modalities)
+    plain = encoders.Choice((LearnerConfig,), *more)
+    if any(section.get(config.weights_key) for config in plain.configs.values()):
+        return encoders.Choice((LearnerConfig, Adaptation), *more)
+    plain.others += (Adaptation,)
+    return plain
 
 
 class Towers:
