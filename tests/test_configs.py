@@ -2,15 +2,21 @@
 
 import copy
 import dataclasses
+import functools
 import importlib.util
 import itertools
+import re
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
+from clip_media import raw_files
 from conftest import CLASSES, CLIP_SIZE
 
 from affectjax import emotions
+from affectjax.data.batches import config as data_config
+from affectjax.data.batches.dataset import Dataset
 from affectjax.data.batches.inputs import Features, Frames, Inputs, Text, Waveform
 from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.labels import LabelSpec
@@ -18,7 +24,7 @@ from affectjax.data.media import codec
 from affectjax.data.raw import dataset, sets
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
-from affectjax.runtime import configs
+from affectjax.runtime import configs, optim
 from affectjax.tasks import base, umbenet
 from affectjax.tasks.umbenet import assembly
 from affectjax.training import run_config
@@ -353,8 +359,113 @@ class Noted:
 
         self.fields = names
         # Its own checks, which ask for much, are not a use.
-        monkeypatch.setattr(cls, "__post_init__", lambda instance: None)
+        monkeypatch.setattr(cls, "__post_init__", lambda instance: None, raising=False)
         monkeypatch.setattr(cls, "__getattribute__", noting, raising=False)
+
+
+# Read by the loop, once an epoch or at the end of a stage, not in what is compiled of a step.
+BY_THE_LOOP = re.compile(
+    r"optim[.](average_decay|plateau_patience|plateau_factor|stop_rate)"
+    r"|stages[.].*(epochs|batch_size|batch_sizes.*|select|patience|stop_accuracy)"
+    r"|stages[.].*(transfer_threshold|top|selective|cycle|unit|length|order)"
+    # Once there is a bank of concepts, see tests/tasks.
+    r"|model.guided[.](concepts|count|generalize|weight|reduce)"
+)
+
+
+def another(key, value):
+    """Returns another value of the same type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return 2 * value or 1
+    if isinstance(value, float):
+        return value / 2 or 1.0
+    if isinstance(value, dict):
+        return {m: another(key, x) for m, x in value.items()} or {"text": 0.5}
+    if isinstance(value, tuple) and value and not isinstance(value[0], str):
+        return tuple(another(key, x) for x in value)
+    return ("text",) if isinstance(value, tuple) else "another"
+
+
+def fingerprint(config):
+    """Returns all that is compiled of the steps of a config's stages, in words."""
+    whole = run_config.resolve(config)
+    data = run_config.data_sets(whole)
+    inputs = {name: inputs_of(own) for name, own in data.items()}
+    said = []
+    for stage in base.build(whole, inputs, None).stages:
+        batch = base.zeros(inputs, stage.data_sets)
+        batch = batch if stage.turns is None else dict(batch) | {"turn": np.int32(0)}
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        made = jax.eval_shape(lambda key, s=stage, b=batch: s.init(key, b), key)
+        rate = optim.schedule(stage.optim, stage.rules.epochs, 3)
+        tx = optim.optimizer(stage.optim, rate)
+
+        def step(made, key, s=stage, b=batch, tx=tx, rate=rate):
+            loss = lambda params: s.loss(params, made[1], b, key)[0]  # noqa: E731
+            updates = tx.update(made[0], tx.init(made[0]), made[0])[0]
+            return loss(made[0]), updates, rate(3)
+
+        start = functools.partial(stage.init, batch=batch)
+        for traced in (jax.make_jaxpr(start)(key), jax.make_jaxpr(step)(made, key)):
+            said.append(re.sub(r"0x[0-9a-f]+", "", str(traced)))
+    return said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "argument"), [("mcr", "own,small"), ("mult", "own")])
+def test_every_key_changes_what_is_compiled_or_is_refused(name, argument):
+    config = configs.plain(module(name).get_config(argument))
+    config["model"]["layers"] = 1
+    whole = run_config.resolve(config)
+    before, unread = fingerprint(config), []
+    for key, value in leaves(whole):
+        section = key.split(".")[0]
+        if section not in ("model", "optim", "stages") or BY_THE_LOOP.fullmatch(key):
+            continue
+        changed = copy.deepcopy(whole)
+        *above, last = key.split(".")
+        functools.reduce(lambda part, k: part[k], above, changed)[last] = another(key, value)
+        try:
+            if fingerprint(changed) == before:
+                unread.append(key)
+        except (InputError, ValueError, TypeError):
+            continue  # it was looked at
+    assert unread == []
+
+
+def leaves(section, prefix=""):
+    """Returns the keys with their values, those that hold numbers by modality as one."""
+    for key, value in section.items():
+        if isinstance(value, dict) and key not in ("kernels", "input_dropout", "batch_sizes"):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def test_every_key_of_data_is_read(monkeypatch, own, scores, tmp_path):
+    """Each key of `config.data` is asked for while data of its kind is opened and read."""
+    note = Noted(data_config.DataConfig, monkeypatch)
+    clips = raw_files(tmp_path / "clips")
+    sequences = {"name": "own", "dir": str(own), "kfold": 3, "fold": "1", "share": 0.5}
+    sequences |= {"missing_pattern": "text", "missing_rate": 0.5, "without": ()}
+    for section in (
+        sequences,
+        {"name": "own", "dir": str(own), "valid": "holdout", "holdout": 0.2, "class_map": ""},
+        {"name": "own", "dir": str(scores), "threshold": 0.0},
+        {"name": "clips", "dir": str(clips), "view": "clips", "detector": "none"},
+    ):
+        values = section | {"cache_dir": str(tmp_path / "cache")}
+        data = Dataset(data_config.read(values, ("",), (data_config.FewerClasses,))[""])
+        for role in ("train", "valid", "test"):
+            part = data.part(role)
+            data.fits(part, training=True)
+            data.arrays(part)
+            list(data.stream(part, [np.zeros(1, np.int32)], epoch=0))
+        data.save_missing(tmp_path)
+    # What a run does with folds and with --mode=eval: tests/test_folds.py, test_evaluate.py.
+    assert note.fields - note.asked == {"folds", "split"}
 
 
 def test_every_field_of_umbenet_is_used(monkeypatch, clip_folder):
