@@ -119,7 +119,7 @@ def heads_attention(query, memory, valid, p, heads):
 def cmu(p, target, mask, sources, source_masks, mutual=True):
     """Returns eq. 2-5: the target reinforced by each source, and what was seen.
 
-    `sources` and `source_masks` are dicts in house order, of one or two modalities.
+    `sources` and `source_masks` are dicts in the order of MODALITIES, of one or two modalities.
     """
     width = target.shape[-1]
     names = [m for m in ORDER if m in sources]

@@ -1,4 +1,4 @@
-"""Folds: what a run a fold leaves, what they say together, and going on where one stopped."""
+"""Folds: what the run of each fold leaves, their results together, and going on after a stop."""
 
 import csv
 import json
@@ -224,7 +224,7 @@ def test_a_finished_fold_is_not_trained_again(folded, monkeypatch):
     assert lines_of(workdir / "old") == lines_of(workdir / "folds" / "2")
 
 
-# ---- folds that are dealt -----------------------------------------------------------------------
+# ---- folds that kfold makes ---------------------------------------------------------------------
 
 DEALT = ("1", "2", "3")
 

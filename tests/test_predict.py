@@ -492,7 +492,7 @@ def test_a_file_that_was_cut_says_so(alone, raw, tmp_path):
     source = media_files.write(tmp_path / "whole.mp4", noise(2, 40), sound(4.0))
     whole = front_index(source, tmp_path / "front.mp4")
     options = {"window": 9.0}
-    heard = ["the sound lasts 4.0 s: its first 1.0 s are heard"]
+    heard = ["the sound lasts 4.0 s: its first 1.0 s are used"]
     assert alone(whole, **options)["warnings"] == heard
     (said, _) = alone(cut(whole), **options)["warnings"]
     assert said.startswith("front.mp4 ends after ") and said.endswith(

@@ -363,7 +363,7 @@ def test_ten_thousand_words(install):
 
 def test_an_example_with_no_modality_at_all(opened):
     data = opened(modalities=("vision", "audio"))
-    assert data.modalities == ("audio", "vision")  # in house order
+    assert data.modalities == ("audio", "vision")  # in the order of MODALITIES
     batch = whole(data, data.part("train"))
     assert set(batch) == {"audio", "vision", "present", "label", "weight"}
     nothing = [i for i, (f, s, _) in enumerate(LENGTHS[: SIZES["train"]]) if not f and not s]

@@ -272,7 +272,7 @@ def select(d, sources):
 
 
 def mcr(d, layers, lengths, dims, kernels, outputs):
-    """Returns the size of the default MCR over the modalities of `lengths`, in house order."""
+    """Returns the size of the default MCR over the modalities of `lengths`, in their order."""
     sources = {t: [n for s, n in lengths.items() if s != t] or [lengths[t]] for t in lengths}
     layer = sum(
         cmu(d, sources[t]) + scu(d, steps) + memory(d, steps) + select(d, sources[t])

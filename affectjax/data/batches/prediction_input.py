@@ -252,7 +252,7 @@ class Reader:
             have, most = len(record["audio"]), self._inputs.kinds["audio"].samples
             if have > most:
                 seconds, first = have / SAMPLE_RATE, most / SAMPLE_RATE
-                yield f"the sound lasts {seconds:.1f} s: its first {first:.1f} s are heard"
+                yield f"the sound lasts {seconds:.1f} s: its first {first:.1f} s are used"
         if clip.text and "text" not in self.readable:
             yield "the model reads no text: what is said does not count"
         if record["transcript"]:
