@@ -17,6 +17,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,8 @@ class _Counts:
         self.longest = dict.fromkeys(self._kinds, 0)
 
     def records(self, examples: Examples) -> Iterator[dict[str, Any]]:
-        """Yields the records of the split as the builder wants them."""
+        """Yields the records of the split as the builder wants them; logs once a minute."""
+        said = time.monotonic()
         for example in examples.read(self._split):
             self._note(example)
             record = {
@@ -166,8 +168,9 @@ class _Counts:
                 elif kind != "text":
                     record[m] = example.media[m]
             yield record
-            done = len(self.rows["id"])
-            logging.log_every_n_seconds(logging.INFO, "%s: %d examples", _MINUTE, self._split, done)
+            if time.monotonic() - said > _MINUTE:
+                said, done = time.monotonic(), len(self.rows["id"])
+                logging.info("%s: %d examples so far", self._split, done)
 
     def _note(self, example: Example) -> None:
         lengths = {
