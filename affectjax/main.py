@@ -24,13 +24,16 @@ def main(argv):
     del argv
     if not _WORKDIR.value:
         raise InputError("--workdir is missing: where should the run leave its files?")
+    given = _CONFIG.value is not None
+    overrides = config_flags.get_override_values(flags.FLAGS["config"]) if given else {}
     if _MODE.value == "eval":
-        given = _CONFIG.value is not None
-        overrides = config_flags.get_override_values(flags.FLAGS["config"]) if given else {}
         result = affectjax.evaluate(_WORKDIR.value, overrides)
     elif _CONFIG.value is None:
         raise InputError("--config is missing, as in --config=configs/mcr.py")
     else:
+        from affectjax.training import run_config  # JAX starts slowly
+
+        run_config.check_given(_CONFIG.value, overrides)
         result = affectjax.train(_CONFIG.value, _WORKDIR.value)
     print(f"results: {_WORKDIR.value}/eval")
     from affectjax import metrics  # as slow to import as what was called above

@@ -55,6 +55,11 @@ BAD = {
         ["config.stages.train.select", "war"],
     ),
     "no dir": (["--config.data.dir="], ["config.data.dir", "own"]),
+    "a key of other data": (["--config.data.detector=nonsense"], ["config.data.detector"]),
+    "a key of other data at its default": (
+        ["--config.data.detector=cascade"],
+        ['unknown config key "config.data.detector"; did you mean "config.'],
+    ),
     "no such dir": (["--config.data.dir=nowhere/at/all"], ["nowhere/at/all"]),
     "no such set": (["--config.data.name=mosii"], ["mosii", "mosi"]),
     "no such split": (

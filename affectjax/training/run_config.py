@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from affectjax.data.batches import config as data_config
@@ -64,6 +64,22 @@ def data_sets(config: Mapping[str, Any]) -> dict[str, DataConfig]:
     return data_config.read(config["data"], base.data_sets(config), more)
 
 
+def check_given(config: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Raises InputError for a key from the command line that the run does not read.
+
+    `resolve` lets such a key stand at its default, since a config file may name it; somebody who
+    gives it meant something by it.
+
+    Args:
+      config: with the values of the keys.
+      keys: dotted names.
+    """
+    known = configs.flatten(resolve(config))
+    for key in keys:
+        if not any(f"{name}.".startswith(f"{key}.") for name in known):
+            configs.check_keys([key], known, "config")
+
+
 def override(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the config of a finished run with other values, as an evaluation may have them.
 
@@ -100,4 +116,5 @@ def override(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[st
             for key, value in changed["data"].items()
             if key in known or key == "sources" or f"data.{key}" in overrides
         }
+    check_given(changed, overrides)
     return resolve(changed)
