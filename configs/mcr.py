@@ -36,14 +36,7 @@ def get_config(arg: str = "synth") -> config_dict.ConfigDict:
     batch, rate, epochs, heads, audio_kernel, layers, select = TABLE_1[name]
     config = config_files.run(
         "mcr",
-        data={
-            **config_files.DATA,
-            "name": "affect_synth" if name == "synth" else name,
-            "view": "sequences",
-            "aligned": "aligned" in options,
-            "max_length": {},
-            "standardize": ("audio", "vision"),
-        },
+        data=config_files.sequences(name, aligned="aligned" in options),
         model={
             "name": "mcr",
             "modalities": (),

@@ -21,6 +21,23 @@ DATA: dict[str, Any] = {
 }
 
 
+def sequences(name: str, *, aligned: bool) -> dict[str, Any]:
+    """Returns `config.data` of feature sequences.
+
+    Args:
+      name: of the variant; "synth" is the embedded data set.
+      aligned: whether the modalities share their steps.
+    """
+    return {
+        **DATA,
+        "name": "affect_synth" if name == "synth" else name,
+        "view": "sequences",
+        "aligned": aligned,
+        "max_length": {},
+        "standardize": ("audio", "vision"),
+    }
+
+
 def run(task: str, **sections: Mapping[str, Any]) -> config_dict.ConfigDict:
     """Returns the config of a run.
 

@@ -64,8 +64,8 @@ def data_sets(config: Mapping[str, Any]) -> dict[str, DataConfig]:
     return data_config.read(config["data"], base.data_sets(config), more)
 
 
-def check_given(config: Mapping[str, Any], keys: Iterable[str]) -> None:
-    """Raises InputError for a key from the command line that the run does not read.
+def check_given(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """Returns the whole config; an InputError for a given key that the run does not read.
 
     `resolve` lets such a key stand at its default, since a config file may name it; somebody who
     gives it meant something by it.
@@ -74,10 +74,12 @@ def check_given(config: Mapping[str, Any], keys: Iterable[str]) -> None:
       config: with the values of the keys.
       keys: dotted names.
     """
-    known = configs.flatten(resolve(config))
+    whole = resolve(config)
+    known = configs.flatten(whole)
     for key in keys:
         if not any(f"{name}.".startswith(f"{key}.") for name in known):
             configs.check_keys([key], known, "config")
+    return whole
 
 
 def override(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,5 +118,4 @@ def override(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[st
             for key, value in changed["data"].items()
             if key in known or key == "sources" or f"data.{key}" in overrides
         }
-    check_given(changed, overrides)
-    return resolve(changed)
+    return check_given(changed, overrides)
