@@ -33,8 +33,7 @@ def main(argv):
     else:
         from affectjax.training import run_config  # JAX starts slowly
 
-        run_config.check_given(_CONFIG.value, overrides)
-        result = affectjax.train(_CONFIG.value, _WORKDIR.value)
+        result = affectjax.train(run_config.choose(_CONFIG.value, overrides), _WORKDIR.value)
     print(f"results: {_WORKDIR.value}/eval")
     from affectjax import metrics  # as slow to import as what was called above
 

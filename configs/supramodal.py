@@ -120,19 +120,19 @@ def _source(name: str, m: str, *, main: bool) -> dict[str, Any]:
 
 def _learner(name: str, modalities: tuple[str, ...]) -> dict[str, Any]:
     """Returns `config.model.learner`: a tower a modality, of the paper or small ones."""
-    values = {"weights": "", "bert_weights": "", "clap_weights": "", "width": 512, "hidden": 256}
-    towers = {"text": "clip", "audio": "clap", "vision": "clip"}
+    towers, values = {"text": "clip", "audio": "clap", "vision": "clip"}, {"hidden": 256}
     if name == "paper":
-        own = {m: towers[m] for m in modalities}
-        return own | values | {"statistics": "shared"}
-    towers |= {"audio": "mel", "vision": "conv"}
-    values |= {"width": 256, "statistics": "modality", "dropout": 0.3}
-    changes = {
-        "vision": {"flip": 0.5, "shift": 0.08, "contrast": 0.2, "brightness": 0.1},
-        "audio": {"gain_db": 6.0},
+        values |= {"width": 512, "statistics": "shared"}
+    else:
+        towers |= {"audio": "mel", "vision": "conv"}
+        values |= {"width": 256, "statistics": "modality", "dropout": 0.3}
+    weights = {"clip": {"weights": ""}, "clap": {"clap_weights": ""}}
+    small = {
+        "conv": {"flip": 0.5, "shift": 0.08, "contrast": 0.2, "brightness": 0.1},
+        "mel": {"gain_db": 6.0},
     }
     for m in modalities:
-        values |= {m: towers[m], **changes.get(m, {})}
+        values |= {m: towers[m], **(weights | small).get(towers[m], {})}
     return values
 
 

@@ -33,7 +33,7 @@ from affectjax.ops import losses
 from affectjax.ops.dropout import dropout
 from affectjax.runtime import configs
 from affectjax.runtime.configs import section
-from affectjax.runtime.optim import OptimConfig
+from affectjax.runtime.optim import OptimConfig, Optimizer
 from affectjax.runtime.parallel import Engine, ParallelConfig
 from affectjax.tasks import base
 from affectjax.training import loop
@@ -294,7 +294,7 @@ def toy_config(folder="", **changes):
     config.task, config.seed, config.seeds = "toy", 0, ()
     config.data = config_dict.ConfigDict({"name": "own", "dir": str(folder)})
     config.model = section(ToyModel)
-    config.optim = section(OptimConfig, learning_rate=0.02)
+    config.optim = section(Optimizer, learning_rate=0.02)
     config.stages = config_dict.ConfigDict()
     config.stages.train = section(ToyStage, epochs=3, batch_size=8)
     config.train = section(TrainConfig, eval_batch_size=4, progress=False)

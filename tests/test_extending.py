@@ -1,6 +1,11 @@
 """An encoder and a model of sequences in a folder outside the package, by their dotted names."""
 
+import functools
+import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,7 +17,10 @@ from affectjax.data.labels import LabelSpec
 from affectjax.errors import InputError
 from affectjax.runtime import configs
 from affectjax.tasks import mcr, supramodal, umbenet
+from affectjax.training import run_config
+from configs import umbenet as umbenet_file
 
+ROOT = Path(__file__).parents[1]
 ENCODER = '''
 import dataclasses
 import functools
@@ -177,6 +185,39 @@ def test_the_fields_of_an_outside_model_are_its_keys(outside):
     inputs = Inputs({"text": Features(3, 5)}, SPEC)
     with pytest.raises(InputError, match=r'unknown config key "config.model.unit".*model.units'):
         mcr.Task(mcr_config(unit=3), inputs, None)
+
+
+def test_the_command_line_chooses_an_outside_model(outside, own, tmp_path):
+    """The keys that the file set for its own model are gone; one that is given is refused."""
+    command = [
+        sys.executable, "-m", "affectjax.main", "--config=configs/mcr.py:own",
+        "--config.model.name=elsewhere.means", "--config.model.units=4",
+        f"--config.data.dir={own}", "--config.stages.train.epochs=1",
+        f"--workdir={tmp_path / 'run'}",
+    ]  # fmt: skip
+    env = os.environ | {"PYTHONPATH": str(outside.parent), "JAX_PLATFORMS": "cpu"}
+    run = functools.partial(subprocess.run, env=env, cwd=ROOT, capture_output=True, text=True)
+    trained = run(command)
+    assert trained.returncode == 0, trained.stderr
+    model = json.loads((tmp_path / "run" / "config.json").read_text())["config"]["model"]
+    assert model == {"name": "elsewhere.means", "modalities": [], "units": 4}
+    refused = run([*command, "--config.model.layers=3"])
+    assert refused.returncode == 2
+    assert '"config.model.layers" is 3, but this run does not read it' in refused.stderr
+
+
+def test_the_command_line_chooses_another_encoder():
+    """`flip` and the like are of frames: features have none."""
+    config = umbenet_file.get_config("clips")
+    given = {"model.vision": "features", "model.audio": "features"}
+    with config.unlocked():
+        config.model.update(vision="features", audio="features")
+    with pytest.raises(InputError, match=r"this run does not read it"):
+        run_config.resolve(config)
+    model = run_config.resolve(run_config.choose(config, given))["model"]
+    assert not {"flip", "gain_db"} & model.keys()
+    with pytest.raises(InputError, match=r'"config.model.flip" is 0.5, but this run does not'):
+        run_config.resolve(run_config.choose(config, {**given, "model.flip": 0.5}))
 
 
 REFUSED = {

@@ -27,7 +27,7 @@ class Texts(Bert):
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Keys of BERT.
+    """BERT for text.
 
     Attributes:
       bert_weights: a local folder with its weights.

@@ -36,7 +36,7 @@ class Sounds(AudioTower):
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Keys of the tower.
+    """CLAP's tower of sound.
 
     Attributes:
       clap_weights: a local folder with CLAP's weights; "" for a small tower from scratch.

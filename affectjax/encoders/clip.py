@@ -35,7 +35,7 @@ class Images(ImageTower):
 
 @dataclasses.dataclass(frozen=True)
 class ClipConfig:
-    """What both towers have in common.
+    """CLIP's towers, what both have in common.
 
     Attributes:
       weights: a local folder with CLIP's weights; "" for small towers from scratch.
@@ -51,7 +51,7 @@ class ClipConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig(ClipConfig):
-    """Keys of the text tower.
+    """CLIP's tower of text.
 
     Attributes:
       text_width, text_layers, text_heads: without `weights`.
@@ -100,7 +100,7 @@ class TextConfig(ClipConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ImageConfig(ClipConfig):
-    """Keys of the image tower.
+    """CLIP's tower of images.
 
     Attributes:
       image_patch, image_width, image_layers, image_heads: without `weights`.

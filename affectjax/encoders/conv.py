@@ -10,7 +10,7 @@ from affectjax.models.encoders import AudioConv, ImageConv
 
 @dataclasses.dataclass(frozen=True)
 class ImageConfig:
-    """Keys of the tower over frames.
+    """Convolutions over frames.
 
     Attributes:
       image_channels: of its stages, see `affectjax.models.encoders.ImageConv`.

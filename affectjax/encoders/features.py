@@ -11,7 +11,7 @@ from affectjax.models.encoders import SequenceEncoder
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Keys of the encoder, the same ones for all modalities.
+    """Attention over feature sequences, the same keys for all modalities.
 
     Attributes:
       sequence_layers: of its transformer.

@@ -10,7 +10,7 @@ from affectjax.models.encoders import MelConv
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Keys of the tower.
+    """Convolutions over a mel spectrogram.
 
     Attributes:
       audio_channels: of its stages, see `affectjax.models.encoders.MelConv`.

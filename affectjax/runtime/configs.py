@@ -76,7 +76,9 @@ def of_module(cls: type[nn.Module], *without: str) -> type:
             continue
         default = {} if field.default is dataclasses.MISSING else {"default": field.default}
         made.append((field.name, types[field.name], dataclasses.field(**default)))
-    return dataclasses.make_dataclass(cls.__name__, made, frozen=True)
+    part = dataclasses.make_dataclass(cls.__name__, made, frozen=True)
+    part.__doc__ = cls.__doc__
+    return part
 
 
 def read(
@@ -91,9 +93,8 @@ def read(
       parts: a dataclass, or several whose fields are together the keys of the section.
       section: the keys and values; those that it leaves out have their defaults.
       where: the section's name, as in `config.data`, for the errors.
-      others: parts that the section would have with other values, such as those of another encoder.
-        A key of theirs may stay as long as it has its default, for the command line can set a key
-        but not remove one.
+      others: parts that the section would have with other values, such as those of another encoder:
+        the message about a key of theirs says whose it is.
 
     Raises:
       InputError: a key that is no field, a value of another type, one that is refused, or a field
@@ -101,14 +102,14 @@ def read(
     """
     several = parts if isinstance(parts, tuple) else (parts,)
     known, section = fields(*several), plain(section)
-    unused = {k: plain(f.default) for k, f in fields(*others).items() if k not in known}
-    section = {k: v for k, v in section.items() if k not in unused or v != unused[k]}
-    for key in (key for key in section if key in unused):
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0)
-        raise InputError(
-            f'"{where}.{key}" is {section[key]!r}, but this run does not read it; did you mean '
-            f'"{where}.{near[0]}"? Otherwise leave it out, or at its default, {unused[key]!r}'
-        )
+    for part in others:
+        for key in (key for key in fields(part) if key in section and key not in known):
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
+            hint = f'; did you mean "{where}.{near[0]}"?' if near else ""
+            raise InputError(
+                f'"{where}.{key}" is {section[key]!r}, but this run does not read it: it belongs '
+                f'to "{_title(part)}"{hint}'
+            )
     check_keys(section, known, where)
     for name, field in known.items():
         required = field.default is field.default_factory is dataclasses.MISSING
@@ -125,6 +126,12 @@ def read(
         except (TypeError, ValueError) as error:
             raise InputError(f'"{where}": {error}') from error
     return tuple(made) if isinstance(parts, tuple) else made[0]
+
+
+def _title(part: type) -> str:
+    """Returns the first sentence of what a part says about itself."""
+    said = (part.__doc__ or part.__name__).partition("\n")[0].rstrip(".")
+    return said.replace('"', "").replace("`", "")
 
 
 def _typed(value: Any, kind: Any, key: str) -> Any:
@@ -183,6 +190,39 @@ def resolve(
     return whole
 
 
+def leave_out(
+    config: Mapping[str, Any],
+    sections: Mapping[str, tuple[Collection[type], Collection[type]]],
+    given: Collection[str],
+) -> dict[str, Any]:
+    """Returns a config without the keys that its file set for what was then not chosen.
+
+    The command line can choose another model, encoder or data set than the file, but it cannot take
+    the keys away that the file set for its own. A given key stays: `resolve` refuses it where
+    nothing reads it.
+
+    Args:
+      config: as a config file and the command line made it.
+      sections: see `resolve`.
+      given: the dotted names of the keys that the command line gave.
+    """
+    kept = plain(config)
+    for name, (parts, others) in sections.items():
+        *above, last = name.split(".")
+        holder = kept
+        for level in above:
+            holder = holder.get(level, {})
+        unread = fields(*others).keys() - fields(*parts).keys()
+        unread -= {
+            key.removeprefix(f"{name}.").partition(".")[0]
+            for key in given
+            if key.startswith(f"{name}.")
+        }
+        if last in holder:
+            holder[last] = {k: v for k, v in holder[last].items() if k not in unread}
+    return kept
+
+
 def plain(value: Any) -> Any:
     """Returns `value` with config dicts as dicts and lists as tuples, all the way down."""
     if isinstance(value, config_dict.ConfigDict):
@@ -206,9 +246,14 @@ def seeds(config: Mapping[str, Any]) -> tuple[int, ...]:
     """Returns the seeds to train with: `config.seeds`, or `(config.seed,)` where that is empty.
 
     Raises:
-      InputError: a seed stands twice, or is no integer from 0 to 2**31 - 1.
+      InputError: both are given, a seed stands twice, or is no integer from 0 to 2**31 - 1.
     """
     chosen = tuple(config["seeds"]) or (config["seed"],)
+    if config["seeds"] and config["seed"]:
+        raise InputError(
+            f'"config.seed" is {config["seed"]} and "config.seeds" is {config["seeds"]}; allowed: '
+            "one of them, the other at its default"
+        )
     for seed in chosen:
         if not isinstance(seed, int) or not 0 <= seed < 2**31:
             key = "seeds" if config["seeds"] else "seed"
@@ -230,11 +275,16 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Returns a line `key: a here, b there` for each leaf that differs between two configs."""
+    """Returns a line for each leaf that differs between two configs: what it is, and what it was.
+
+    Args:
+      ours: the config of now.
+      theirs: the config of a run that is there already.
+    """
     a, b = flatten(ours), flatten(theirs)
-    missing = "nothing"
+    missing = "not set"
     return [
-        f"{key}: {a.get(key, missing)!r} here, {b.get(key, missing)!r} there"
+        f"{key}: now {a.get(key, missing)!r}, there {b.get(key, missing)!r}"
         for key in sorted(a.keys() | b.keys())
         if a.get(key, missing) != b.get(key, missing)
     ]

@@ -48,7 +48,7 @@ class Optimizer:
 
 @dataclasses.dataclass(frozen=True)
 class AdamW:
-    """`name` "adamw".
+    """AdamW, `name` "adamw".
 
     Attributes:
       weight_decay: decoupled.
@@ -59,7 +59,7 @@ class AdamW:
 
 @dataclasses.dataclass(frozen=True)
 class Cosine:
-    """`schedule` "cosine".
+    """The schedule "cosine".
 
     Attributes:
       period_epochs: after so many epochs the rate starts again at its peak; 0 for one period as
@@ -71,7 +71,7 @@ class Cosine:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """`schedule` "step".
+    """The schedule "step".
 
     Attributes:
       step_epochs: epochs at which the rate is multiplied by `step_factor`.
@@ -84,7 +84,7 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class Plateau:
-    """`plateau_patience` above 0.
+    """The plateau rule, `plateau_patience` above 0.
 
     Attributes:
       plateau_factor: by which the rate is multiplied.

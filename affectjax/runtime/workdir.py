@@ -26,6 +26,8 @@ from affectjax.runtime import configs
 PLACE = ("parallel.coordinator", "parallel.process")
 # What --mode=eval evaluates is not part of the training.
 NOT_TRAINING = (*PLACE, "data.split")
+# Differences between two configs that a message lists.
+SHOWN = 6
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -50,9 +52,10 @@ class Workdir:
             theirs = self.config()
             lines = configs.differences(_training(config), _training(theirs))
             if lines:
+                more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
                 raise InputError(
-                    f"{self.path} belongs to a run with another config ({'; '.join(lines)}); "
-                    "choose another --workdir"
+                    f"{self.path} belongs to a run with another config: "
+                    f"{'; '.join(lines[:SHOWN])}{more}; choose another --workdir"
                 )
             return
         try:

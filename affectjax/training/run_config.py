@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from affectjax.data.batches import config as data_config
@@ -35,23 +35,47 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the whole config: every key that the run reads, those left out with their defaults.
 
     Args:
-      config: as a config file and the command line made it.
+      config: as a config file and the command line made it, see `choose`.
 
     Raises:
       InputError: a section or a key that the run does not read, with the nearest one; a value that
         is not allowed; two keys that contradict each other.
     """
     configs.check_top_level(config)
-    sections = {
+    whole = configs.resolve(config, _sections(config))
+    configs.seeds(whole)
+    whole["data"] = data_config.resolve(config["data"], base.data_sets(config), _more(config))
+    return whole
+
+
+def choose(config: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
+    """Returns a config without what its file set for a model, an encoder or data not chosen.
+
+    Args:
+      config: as a config file and the command line made it.
+      given: the dotted names of the keys that the command line gave: of these, none is left out.
+
+    Raises:
+      InputError: no such data set, model or encoder.
+    """
+    configs.check_top_level(config)
+    data = data_config.sections(config["data"], base.data_sets(config), _more(config))
+    return configs.leave_out(config, {**_sections(config), **data}, given)
+
+
+def _sections(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the parts of all sections but `data`, see `affectjax.runtime.configs.resolve`."""
+    return {
         "optim": optim.parts(config["optim"]),
         "train": ((TrainConfig,), ()),
         "parallel": ((ParallelConfig,), ()),
-        **base.sections(config),
+        **{name: own for name, own in base.sections(config).items() if name != "data"},
     }
-    more, _ = sections.pop("data", ((), ()))
-    whole = configs.resolve(config, sections)
-    whole["data"] = data_config.resolve(config["data"], base.data_sets(config), more)
-    return whole
+
+
+def _more(config: Mapping[str, Any]) -> Collection[type]:
+    """Returns the groups of `config.data` that the task reads besides what the data reads."""
+    return base.sections(config).get("data", ((), ()))[0]
 
 
 def data_sets(config: Mapping[str, Any]) -> dict[str, DataConfig]:
@@ -60,26 +84,7 @@ def data_sets(config: Mapping[str, Any]) -> dict[str, DataConfig]:
     Args:
       config: the whole config.
     """
-    more, _ = base.sections(config).get("data", ((), ()))
-    return data_config.read(config["data"], base.data_sets(config), more)
-
-
-def check_given(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-    """Returns the whole config; an InputError for a given key that the run does not read.
-
-    `resolve` lets such a key stand at its default, since a config file may name it; somebody who
-    gives it meant something by it.
-
-    Args:
-      config: with the values of the keys.
-      keys: dotted names.
-    """
-    whole = resolve(config)
-    known = configs.flatten(whole)
-    for key in keys:
-        if not any(f"{name}.".startswith(f"{key}.") for name in known):
-            configs.check_keys([key], known, "config")
-    return whole
+    return data_config.read(config["data"], base.data_sets(config), _more(config))
 
 
 def override(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,12 +115,4 @@ def override(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[st
                     "config.data and config.parallel"
                 )
         section[last] = configs.plain(value)
-    if {"data.name", "data.view"} & overrides.keys():
-        more, _ = base.sections(changed).get("data", ((), ()))
-        known = configs.fields(*data_config.parts(changed["data"], more=more))
-        changed["data"] = {
-            key: value
-            for key, value in changed["data"].items()
-            if key in known or key == "sources" or f"data.{key}" in overrides
-        }
-    return check_given(changed, overrides)
+    return resolve(choose(changed, overrides))

@@ -79,7 +79,7 @@ def test_a_run_of_sources_alone_describes_no_data_set_of_its_own(tmp_path):
     source = config(tmp_path / "faces", tmp_path, 8, valid="test")
     found = opened({"sources": {"vision": source}}, ("vision",))
     assert found["vision"].modalities == ("vision",)
-    with pytest.raises(InputError, match=r'unknown config key "config\.data\.valid"'):
+    with pytest.raises(InputError, match=r'config\.data\.valid" is .test., but this run does not'):
         data_config.read({"valid": "test", "sources": {"vision": source}}, ("vision",))
 
 

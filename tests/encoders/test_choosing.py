@@ -172,9 +172,7 @@ def test_weights_that_no_tower_reads_are_refused(clip_folder):
             towers({m: RAW[m]}, **kinds, **{key: str(clip_folder)})
 
 
-def test_keys_of_what_is_not_chosen_may_stay_at_their_defaults():
-    kept = {"weights": "", "image_width": 192, "text": "clip", "audio_channels": (32, 64, 128, 192)}
-    towers({"vision": RAW["vision"]}, vision="conv", **kept)
-    for key, value in (("image_width", 8), ("text", "bert"), ("gain_db", 3.0)):
+def test_keys_of_what_is_not_chosen_are_refused():
+    for key, value in (("image_width", 192), ("text", "bert"), ("gain_db", 3.0)):
         with pytest.raises(InputError, match=f'"config.model.learner.{key}" is .*does not read it'):
             towers({"vision": RAW["vision"]}, vision="conv", **{key: value})

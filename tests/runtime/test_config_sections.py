@@ -88,7 +88,7 @@ def test_top_level_is_complete_and_nothing_else():
 
 def test_seeds():
     assert configs.seeds({"seeds": (), "seed": 3}) == (3,)
-    assert configs.seeds({"seeds": [2, 0], "seed": 3}) == (2, 0)
+    assert configs.seeds({"seeds": [2, 0], "seed": 0}) == (2, 0)
     assert configs.seeds({"seeds": (), "seed": 2**31 - 1}) == (2**31 - 1,)
 
 
@@ -99,6 +99,11 @@ def test_seeds():
 def test_seeds_that_are_not_allowed(chosen, message):
     with pytest.raises(InputError, match=message):
         configs.seeds({"seeds": chosen, "seed": 0})
+
+
+def test_a_seed_beside_seeds_is_refused():
+    with pytest.raises(InputError, match=r'"config.seed" is 3 and "config.seeds" is \(0, 1\)'):
+        configs.seeds({"seeds": (0, 1), "seed": 3})
 
 
 def test_a_wrong_seed_is_named_by_its_own_key():
@@ -125,6 +130,6 @@ def test_a_config_is_the_same_before_and_after_its_file():
 def test_differences_are_named(kind):
     theirs = {"a": {"b": 2, "c": {"d": [1, 2], "e": {}}}, "g": 0, "f": None}
     assert configs.differences(kind(NESTED), theirs) == [
-        "a.b: 1 here, 2 there",
-        "g: 'nothing' here, 0 there",
+        "a.b: now 1, there 2",
+        "g: now 'not set', there 0",
     ]

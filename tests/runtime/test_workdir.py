@@ -42,8 +42,8 @@ def test_another_config_is_refused_by_key(claimed):
     with pytest.raises(InputError) as refused:
         claimed.claim(other)
     message = str(refused.value)
-    assert "optim.learning_rate: 0.5 here, 0.02 there" in message
-    assert "seeds: [1, 2] here, [] there" in message
+    assert "optim.learning_rate: now 0.5, there 0.02" in message
+    assert "seeds: now [1, 2], there []" in message
     for same in ("hidden", "parallel", "task", "data.split"):
         assert same not in message
 

@@ -2,8 +2,7 @@
 
 The keys are grouped by concern, a dataclass each. A run reads those groups that its data has: a
 data set of clips has other keys than one of feature sequences, a set of faces none of sound or
-text, a set made by code none of raw files. `parts` says which; a key of another group is an error,
-but at its default.
+text, a set made by code none of raw files. `parts` says which; a key of another group is an error.
 `DataConfig` is all groups together, those that a run does not read at their defaults.
 """
 
@@ -182,7 +181,9 @@ class ImageEncoding(Group):
 
 @dataclasses.dataclass(frozen=True)
 class ImageFiles(Group):
-    """Frames of raw files that are prepared on first use; a prepared folder keeps what it has.
+    """How frames are cropped of raw files when they are prepared on first use.
+
+    A prepared folder keeps what it has.
 
     Attributes:
       image_size, keep_frames, detector: see `affectjax.data.prepare.clip_storage.Storage`.
@@ -236,7 +237,10 @@ class Splits(Group):
     def __post_init__(self):
         super().__post_init__()
         if (self.valid == HOLDOUT) != (0 < self.holdout < 1):
-            raise ValueError('holdout is between 0 and 1 just when valid is "holdout"')
+            allowed = "above 0 and below 1" if self.valid == HOLDOUT else '0, or valid="holdout"'
+            raise ValueError(
+                f"holdout is {self.holdout} and valid is {self.valid!r}; allowed: holdout {allowed}"
+            )
         if not 0 < self.share <= 1:
             raise ValueError(f"share is {self.share}; allowed: above 0 to 1")
         if not self.kfold:
@@ -438,7 +442,10 @@ def parts(
     where = f"config.data.sources.{source}" if source else "config.data"
     if "name" not in section:
         raise InputError(f'config key "{where}.name" is missing')
-    dataset = sets.get(section["name"])
+    try:
+        dataset = sets.get(section["name"])
+    except InputError as error:
+        raise InputError(f'"{where}.name": {error}') from error
     made_by_code = dataset.generate is not None
     found: list[type[Group]] = [Source]
     if section.get("view", SEQUENCES) == SEQUENCES:
@@ -498,6 +505,31 @@ def resolve(
     return main | ({"sources": found} if found else {})
 
 
+def sections(
+    data: Mapping[str, Any], names: Sequence[str], more: Sequence[type[Group]] = ()
+) -> dict[str, tuple[tuple[type[Group], ...], tuple[type[Group], ...]]]:
+    """Returns by dotted name the groups that a section reads, and those that it does not.
+
+    Args:
+      data: the section `config.data`.
+      names: see `read`.
+      more: see `parts`.
+
+    Raises:
+      InputError: no source of a name, or no such data set.
+    """
+    sources, own = data.get("sources") or {}, _without_sources(data)
+    found = {"data": parts(own, more=more) if MAIN in names else (SourcesAlone,)}
+    for name in (n for n in names if n):
+        if name not in sources:
+            raise InputError(f'"config.data.sources" has no {name}; the run learns from it')
+        found[f"data.sources.{name}"] = parts(sources[name], name)
+    return {
+        name: (read, tuple(group for group in GROUPS if group not in read))
+        for name, read in found.items()
+    }
+
+
 def _sections(
     data: Mapping[str, Any], names: Sequence[str], more: Sequence[type[Group]]
 ) -> dict[str, dict[str, Any]]:
@@ -510,18 +542,17 @@ def _sections(
             f'"config.data.sources.{unread[0]}" is not read by this run; it reads '
             f"{', '.join(n for n in names if n) or 'no sources'}"
         )
+    read = sections(data, names, more)
     found = {}
     if MAIN in names:
-        found[MAIN] = _filled(own, parts(own, more=more), "config.data")
+        found[MAIN] = _filled(own, *read["data"], "config.data")
     else:
-        configs.read(SourcesAlone, own, "config.data")
+        configs.read(SourcesAlone, own, "config.data", read["data"][1])
     for name in (n for n in names if n):
-        if name not in sources:
-            raise InputError(f'"config.data.sources" has no {name}; the run learns from it')
         source = {"root": own.get("root", "")} | sources[name]
         source = _same_splits(name, source, found.get(MAIN))
-        section = _filled(source, parts(source, name), f"config.data.sources.{name}")
-        found[name] = section
+        where = f"data.sources.{name}"
+        found[name] = _filled(source, *read[where], f"config.{where}")
     return found
 
 
@@ -529,9 +560,11 @@ def _without_sources(data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in configs.plain(data).items() if key != "sources"}
 
 
-def _filled(section: Mapping[str, Any], groups: tuple[type, ...], where: str) -> dict[str, Any]:
+def _filled(
+    section: Mapping[str, Any], groups: tuple[type, ...], others: tuple[type, ...], where: str
+) -> dict[str, Any]:
     """Returns the keys of some groups; the checks that need several groups are made too."""
-    made = configs.read(groups, section, where, [g for g in GROUPS if g not in groups])
+    made = configs.read(groups, section, where, others)
     values = {
         key: getattr(part, key)
         for group, part in zip(groups, made, strict=True)
