@@ -24,7 +24,7 @@ from affectjax.data.batches.inputs import Arrays, Record
 from affectjax.data.clip import Clip
 from affectjax.errors import InputError
 from affectjax.models.umbenet import POOL
-from affectjax.runtime import configs, parallel
+from affectjax.runtime import compilation, configs, parallel
 from affectjax.runtime.workdir import Workdir, write_json
 from affectjax.tasks import base
 from affectjax.training import evaluator, folds, run_config
@@ -138,6 +138,7 @@ class Recognizer:
         """
         path = Path(workdir)
         config = Workdir(path).config()
+        compilation.keep(config["parallel"].get("compilation_cache", ""))
         data = run_config.data_sets(config).get(base.MAIN, DataConfig(""))
         self.window = data.seconds if window is None else window
         self.hop = self.window / 2 if hop is None else hop

@@ -31,7 +31,7 @@ from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.raw import sets
 from affectjax.ops import losses
 from affectjax.ops.dropout import dropout
-from affectjax.runtime import configs
+from affectjax.runtime import cache, compilation, configs
 from affectjax.runtime.configs import section
 from affectjax.runtime.optim import OptimConfig, Optimizer
 from affectjax.runtime.parallel import Engine, ParallelConfig
@@ -48,6 +48,7 @@ CONFIG_FILE = str(Path(__file__).resolve())
 FOUR = "--xla_force_host_platform_device_count=4"
 # Compile time rules many tests: XLA's optimisations are left out.
 QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+COMPILED = cache.user_folder() / "compiled-by-tests"
 # What the tests of these folders write, others may read: tiny media, tiny towers.
 sys.path += [str(Path(__file__).parent / folder) for folder in ("data", "weights")]
 # Of the frames that the tiny CLIP reads, pixels; and the width of its features.
@@ -95,17 +96,14 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _compiled(tmp_path_factory):
-    """Keeps what was compiled for the rest of this test run, its child processes among them.
-
-    JAX_COMPILATION_CACHE_DIR names a folder that further test runs share.
-    """
-    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or tmp_path_factory.mktemp("compiled")
-    keep_compiled(str(folder))
+def _compiled():
+    """Keeps what was compiled for other processes of this test run, and for the next one."""
+    keep_compiled(os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(COMPILED))
 
 
 def keep_compiled(folder):
     jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_compilation_cache_max_size", compilation.LARGEST)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 

@@ -13,6 +13,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from affectjax.runtime import compilation
+
 AXIS = "batch"
 ENGINES = ("pmap", "shard_map")
 Tree = Any
@@ -27,12 +29,15 @@ class ParallelConfig:
       coordinator: "host:port" of process 0, "" for a run of one process.
       processes: how many processes share the run.
       process: this one's number, from 0; the launchers set it.
+      compilation_cache: a folder in which what was compiled is kept for later runs, "" for the one
+        beside the prepared data, "off" for none.
     """
 
     engine: str = "pmap"
     coordinator: str = ""
     processes: int = 1
     process: int = 0
+    compilation_cache: str = ""
 
     def __post_init__(self):
         if self.engine not in ENGINES:
@@ -47,7 +52,11 @@ class ParallelConfig:
 
 
 def initialize(config: ParallelConfig) -> None:
-    """Joins the processes of one run; a no-op for a single one. Call before any device is used."""
+    """Joins the processes of one run, if there are several, and keeps what they compile.
+
+    Call it before any device is used.
+    """
+    compilation.keep(config.compilation_cache)
     if config.processes > 1:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(config.coordinator, config.processes, config.process)

@@ -23,7 +23,7 @@ from affectjax.errors import InputError
 from affectjax.runtime import configs
 
 # They say where a run runs, not what it computes, and differ between its own processes.
-PLACE = ("parallel.coordinator", "parallel.process")
+PLACE = ("parallel.coordinator", "parallel.process", "parallel.compilation_cache")
 # What --mode=eval evaluates is not part of the training.
 NOT_TRAINING = (*PLACE, "data.split")
 # Differences between two configs that a message lists.

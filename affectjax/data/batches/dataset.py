@@ -4,7 +4,6 @@ Letters: N examples, B batch (over all devices), S seeds, T frames, D features.
 """
 
 import concurrent.futures
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from affectjax.data.prepare import prepared
 from affectjax.data.raw import sets
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
+from affectjax.runtime import cache
 
 __all__ = ["Arrays", "DataConfig", "Dataset", "Part", "order", "rows_of"]
 _CHUNK = 32
@@ -389,11 +389,10 @@ def _prepare(config: DataConfig) -> Path:
     made_by_code = sets.get(config.name).generate is not None
     if not config.path and not made_by_code:
         raise InputError(f'"config.data.dir" is empty: where are the files of {config.name}?')
-    default = os.environ.get("AFFECTJAX_CACHE") or Path.home() / ".cache" / "affectjax"
     return prepared.cached(
         config.name,
         config.path or None,
-        Path(config.cache_dir or default),
+        Path(config.cache_dir or cache.user_folder()),
         aligned=config.aligned,
         seed=config.seed,
         max_length=dict(config.max_length) if config.max_length else None,
