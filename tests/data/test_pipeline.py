@@ -73,9 +73,9 @@ def test_holdout_of_all_is_an_empty_split(tmp_path):
 
 
 CONFIGS = {
-    "holdout without a part": ({"valid": "holdout"}, "holdout is between 0 and 1"),
-    "a part without holdout": ({"holdout": 0.2}, "holdout is between 0 and 1"),
-    "all of it": ({"valid": "holdout", "holdout": 1.0}, "holdout is between 0 and 1"),
+    "holdout without a part": ({"valid": "holdout"}, "holdout is 0.0 .*allowed: holdout above 0"),
+    "a part without holdout": ({"holdout": 0.2}, "holdout is 0.2 .*allowed: holdout 0, or val"),
+    "all of it": ({"valid": "holdout", "holdout": 1.0}, "holdout is 1.0 .*and below 1"),
     "split": ({"split": "dev"}, "split is 'dev'; allowed: train, valid, test"),
     "standardize": ({"standardize": ("smell",)}, "'smell' is no modality; allowed: text"),
     "max_length": ({"max_length": {"smell": 3}}, "'smell' is no modality"),
