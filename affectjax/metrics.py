@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
-from sklearn import metrics as skm
 
 # Every other metric is better when it is higher.
 LOWER_IS_BETTER = ("loss", "mae")
@@ -35,6 +33,8 @@ def classification(probability: np.ndarray, label: np.ndarray, classes: Sequence
 
     Source: WAR and UAR as in section 4.2 of the UMBEnet paper.
     """
+    from sklearn import metrics as skm  # scikit-learn and SciPy are slow to import
+
     prediction = probability.argmax(-1)
     confusion = skm.confusion_matrix(label, prediction, labels=np.arange(len(classes)))
     count = confusion.sum(1)
@@ -95,6 +95,9 @@ def sentiment(score: np.ndarray, label: np.ndarray) -> Metrics:
 
     Source: SPEC of the MCR system; section 4.1.1 of the MCR paper.
     """
+    from scipy import stats
+    from sklearn import metrics as skm
+
     score, label = np.asarray(score, np.float64), np.asarray(label, np.float64)
     kept = label != 0
     constant = np.ptp(score) == 0 or np.ptp(label) == 0
@@ -132,6 +135,8 @@ def binary_tasks(probability: np.ndarray, label: np.ndarray, tasks: Sequence[str
 
     Source: section 4.1.2 of the MCR paper.
     """
+    from sklearn import metrics as skm
+
     out = {}
     for i, name in enumerate(tasks):
         guess, truth = (probability[:, i] > 0.5).astype(int), label[:, i]
@@ -196,5 +201,7 @@ def paired_t_test(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float
     rounding = 1e-12 * np.abs([ours, theirs]).max(initial=0)
     if len(ours) < 2 or np.ptp(ours - theirs) <= rounding:
         return float("nan"), float("nan")
+    from scipy import stats
+
     result = stats.ttest_rel(ours, theirs)
     return float(result.statistic), float(result.pvalue)

@@ -6,7 +6,6 @@ Letters: N examples, B batch (over all devices).
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-import grain
 import numpy as np
 
 Arrays = dict[str, Any]
@@ -29,6 +28,8 @@ class BatchStream:
     """
 
     def __init__(self, source: BatchSource, threads: int):
+        import grain  # slow to import, and a prediction needs none
+
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
         self._iterator = iter(grain.MapDataset.source(source).to_iter_dataset(options))
 
@@ -46,6 +47,8 @@ class BatchStream:
 
 def order(examples: int, seed: int, stage: int, epoch: int) -> np.ndarray:
     """Returns `[N]`: the examples in the order of an epoch of a stage, shuffled by Grain."""
+    import grain
+
     shuffled = grain.MapDataset.range(examples).seed(seed + 2**31 * stage).shuffle().repeat()
     start = epoch * examples
     return np.array([shuffled[start + i] for i in range(examples)], np.int32)

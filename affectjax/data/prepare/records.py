@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 
 def stored(split: str) -> str:
@@ -35,6 +34,8 @@ class Source:
 
     @functools.cached_property
     def _records(self) -> Sequence[dict[str, Any]]:
+        import tensorflow_datasets as tfds  # slow to import
+
         return tfds.builder_from_directory(self._path).as_data_source(stored(self._split))
 
     @functools.cached_property

@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from affectjax.data.prepare import builder
 from affectjax.data.prepare.examples import Example, Examples
 from affectjax.data.prepare.plan import Plan
 from affectjax.data.prepare.records import packed, stored
@@ -88,6 +87,8 @@ def write(plan: Plan, examples: Examples, place: Path) -> Path:
         logging.warning("%s: %s", name, problem)
     counts = {split: _Counts(split, examples) for split in examples.splits}
     records = {stored(s): functools.partial(c.records, examples) for s, c in counts.items()}
+    from affectjax.data.prepare import builder  # TFDS is slow to import
+
     folder = builder.write(
         place / "records",
         kinds=examples.kinds,
