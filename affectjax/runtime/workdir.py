@@ -178,6 +178,8 @@ class MetricWriter:
         self._file.write(line.encode() + b"\n")
         self._file.flush()
         for name, value in scalars.items():
+            if not math.isfinite(value):  # TensorBoard draws no NaN, as the recall of no example
+                continue
             tag = f"{where['stage']}/{where['split']}/{name}/seed_{where['seed']}"
             self._board.add_scalar(tag, value, where["step"])
 

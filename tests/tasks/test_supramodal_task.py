@@ -393,6 +393,26 @@ def test_a_scorer_of_each_set_reads_its_own_head_and_the_merged_one():
         assert list(table) == ["prediction", *SPECS[m].classes]
 
 
+def test_only_sentiments_are_measured_where_nothing_trains_the_seven_emotions():
+    of = learning({"joint": {}})
+    params, variables = start(of)
+    m, batch = "audio", unpaired()["audio"]
+    scorer, label = of.scorers[m], np.array(LABELS[m])
+    out = jax.tree.map(np.asarray, quick(scorer.predict)(params, variables, batch))
+    merged = np.array([ref.merged(c, SPECS[m].classes) for c in label])
+    kept = merged >= 0
+    assert kept.any() and not kept.all()
+    metrics = scorer.metrics(out, label)
+    own = -np.log(out["three"][np.arange(len(label)), merged])[kept]
+    assert metrics["loss"] == pytest.approx(own.mean(), rel=1e-4)
+    assert metrics["three/war"] == pytest.approx((out["three"].argmax(1) == merged)[kept].mean())
+    numbers = {name for name, value in metrics.items() if isinstance(value, float)}
+    assert "war" not in metrics and numbers == set(scorer.metric_names())
+    assert list(scorer.table(out)) == ["prediction", *THREE]
+    # Sentences, whose labels are the three, are measured as ever.
+    assert "war" in of.scorers["text"].metric_names()
+
+
 def test_sentiments_are_made_of_seven_emotions_where_nothing_trains_their_head():
     """Anger, disgust, fear and sadness are negative, surprise is none of the three."""
     logits = np.log(

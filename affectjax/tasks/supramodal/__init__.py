@@ -121,8 +121,14 @@ class Task:
         self.guided = guided
         self.learner = None
         if sources:
-            three = JOINT in self.sections
-            self.learner = Learner(learner, sources, axis_name, trains_three=three)
+            joint = self.sections.get(JOINT)
+            self.learner = Learner(
+                learner,
+                sources,
+                axis_name,
+                trains_three=joint is not None,
+                trains_seven=SEQUENTIAL in self.sections or joint.labels == "both",
+            )
         self.downstream = None
         if inputs is not None:
             self.downstream = Downstream(guided, augmentation, inputs, axis_name)

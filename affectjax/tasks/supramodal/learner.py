@@ -55,6 +55,7 @@ class Learner:
         axis_name: str | None,
         *,
         trains_three: bool,
+        trains_seven: bool,
     ):
         """Builds the network.
 
@@ -63,6 +64,7 @@ class Learner:
           sources: by name, what the batches of each data set hold.
           axis_name: the mapped axis over which a batch is split, None where it is whole.
           trains_three: whether a stage teaches the three sentiments whatever the labels are.
+          trains_seven: whether a stage teaches the seven emotions where the labels are these.
 
         Raises:
           InputError: labels that are neither seven emotions nor three sentiments, or see `Towers`.
@@ -70,7 +72,7 @@ class Learner:
         towers = Towers(section, sources, axis_name)
         settings, self.parts = towers.settings, towers.parts
         self.axis_name, self.names = axis_name, tuple(sources)
-        self.trains_three = trains_three
+        self.trains_three, self.trains_seven = trains_three, trains_seven
         self.model = Supramodal(
             modalities=self.names,
             encoders=towers.makers,
@@ -309,6 +311,11 @@ class SourceScorer:
         """Returns the one modality."""
         return (self.name,)
 
+    @property
+    def trained(self) -> bool:
+        """Returns whether a stage teaches the labels themselves, not merged ones alone."""
+        return self.learner.trains_seven or self.learner.heads[self.name] == "three"
+
     @functools.cached_property
     def describe(self) -> Callable[..., dict[str, jax.Array]]:
         """Returns the function that gives `probability` `[B, C]` and the features of examples."""
@@ -329,15 +336,20 @@ class SourceScorer:
         """Returns `loss` `[B]`, `probability` `[B, C]`, and `three` `[B, 3]`, of the sentiments.
 
         Where nothing trains the head of three sentiments, a sentiment is as probable as its
-        emotions together; those that belong to none, as surprise, are left out.
+        emotions together; those that belong to none, as surprise, are left out. Where nothing
+        trains the head of seven emotions, there are the sentiments alone, and the loss is theirs.
         """
         found = self._read(params, variables, batch)
+        merged = jnp.asarray(self.learner.merged[self.name])
+        if not self.trained:
+            label = merged[batch["label"]]
+            loss = losses.cross_entropy(found["three"], jnp.maximum(label, 0))
+            return {"loss": loss, "three": jax.nn.softmax(found["three"])}
         logits = found[self.learner.heads[self.name]]
         probability = jax.nn.softmax(logits)
         if self.learner.trains_three:
             three = jax.nn.softmax(found["three"])
         else:
-            merged = self.learner.merged[self.name]
             three = probability @ (merged[:, None] == np.arange(3)).astype(np.float32)
         return {
             "loss": losses.cross_entropy(logits, batch["label"]),
@@ -349,19 +361,24 @@ class SourceScorer:
         """Returns the names of the metrics that are numbers."""
         named = metrics.classification_names
         three = (f"three/{name}" for name in named(emotions.THREE))
-        return ("loss", *named(self.spec.classes), *three)
+        return ("loss", *(named(self.spec.classes) if self.trained else ()), *three)
 
     def metrics(self, predictions: Mapping[str, np.ndarray], label: np.ndarray) -> dict:
         """Returns WAR, UAR and the others; "three/..." are those of the merged labels."""
         merged = self.learner.merged[self.name][label]
         kept = merged >= 0
         three = metrics.classification(predictions["three"][kept], merged[kept], emotions.THREE)
-        own = metrics.classification(predictions["probability"], label, self.spec.classes)
-        loss = float(predictions["loss"].mean(dtype=np.float64))
+        own: metrics.Metrics = {}
+        if self.trained:
+            own = metrics.classification(predictions["probability"], label, self.spec.classes)
+            kept = np.ones_like(kept)
+        loss = float(predictions["loss"][kept].mean(dtype=np.float64))
         return {"loss": loss, **own} | {f"three/{name}": value for name, value in three.items()}
 
     def table(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns `prediction`, then a column a class: its probability."""
+        if not self.trained:
+            return class_table(predictions["three"], emotions.THREE)
         return class_table(predictions["probability"], self.spec.classes)
 
 
