@@ -15,7 +15,9 @@ _CONFIG = config_flags.DEFINE_config_file(
     lock_config=False,
     accept_new_attributes=True,
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; see README.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "The folder of the run; docs/runs.md says what is in it."
+)
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do; train evaluates too.")
 
 

@@ -8,7 +8,7 @@ Variants: synth (default), mosi, mosei, iemocap, own; each also `,aligned`, and 
 about a thousand utterances. `--config.seeds="(0,1,2,3,4)"` trains five models
 as one program.
 
-Measured on two CPU cores, README has the commands: synth with 2 layers and 15 epochs, WAR 75.4 in
+Measured on two CPU cores (docs/results.md): synth with 2 layers and 15 epochs, WAR 75.4 in
 70 s; mosi,small on text and audio, seeds 0 to 4, acc2_has0 76.0 ± 1.0 and mae 0.860 ± 0.005 in
 11 minutes. The paper's MOSI, unaligned, on GPUs: acc2 84.8, mae 0.824, with other features.
 

@@ -5,7 +5,7 @@
 
 Variants: synth (default), mosi, mosei, iemocap, own; each also `,aligned`.
 
-Measured on two CPU cores, README has the commands: synth with 2 layers and 15 epochs, WAR 71.1 in
+Measured on two CPU cores (docs/results.md): synth with 2 layers and 15 epochs, WAR 71.1 in
 55 s; mosi on text and audio, 15 epochs, seeds 0 to 4, acc2_has0 71.3 ± 3.2 and mae 1.067 ± 0.070 in
 4 minutes. Published for MOSI, unaligned, on a GPU: acc2 81.1, mae 0.889, with other features.
 

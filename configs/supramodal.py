@@ -15,7 +15,7 @@ sequential (that stage alone, for as many epochs as both), learn (no recogniser)
 alone, from `model.guided.bank`), text, audio or vision (a plain classifier of that size). One root
 serves all data sets; a `dir` that is absolute leaves it.
 
-Measured on two CPU cores, README has the commands: synth learns in 83 s (faces 43.0, sentences 75.5
+Measured on two CPU cores (docs/results.md): synth learns in 83 s (faces 43.0, sentences 75.5
 of 3 classes, voices 49.2, new speakers), all stages take 4 min 47 s beside tests (guided ResNet-18
 of 16 channels 28.4); real, one seed, in 8 minutes beside other work: PublicTest
 53.4, MELD's dev 68.1 of 3 classes, RAVDESS actors 21 and 22 49.0, within two points of plain

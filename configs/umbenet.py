@@ -10,7 +10,7 @@ the single-stage run of the ablation. `model.weights` is a local folder with CLI
 Hugging Face's layout, which dfew, ferv39k and mafw need; the others train small towers from
 scratch.
 
-Measured on two CPU cores, README has the commands: synth, WAR 67.8 on new speakers (68.4 and
+Measured on two CPU cores (docs/results.md): synth, WAR 67.8 on new speakers (68.4 and
 67.2, two seeds); text + audio of CMU-MOSI as two classes, WAR 72.1, text alone 77.9; FER2013
 faces, WAR 50.7.
 

@@ -1,4 +1,7 @@
-"""An encoder and a model of sequences in a folder outside the package, by their dotted names."""
+"""An encoder and a model of sequences in a folder outside the package, by their dotted names.
+
+They are the examples of docs/architecture.md.
+"""
 
 import functools
 import json
@@ -10,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from documents import examples
 from numpy_mcr import quick
 
 from affectjax.data.batches.inputs import Features, Frames, Inputs
@@ -21,62 +25,6 @@ from affectjax.training import run_config
 from configs import umbenet as umbenet_file
 
 ROOT = Path(__file__).parents[1]
-ENCODER = '''
-import dataclasses
-import functools
-from typing import ClassVar
-
-import flax.linen as nn
-
-from affectjax.encoders import Encoder
-
-
-class Glance(nn.Module):
-    """The mean colour of an image."""
-
-    width: int
-    hidden: int
-
-    @nn.compact
-    def __call__(self, images):
-        hidden = nn.relu(nn.Dense(self.hidden, name="up")(images.mean((1, 2))))
-        return nn.Dense(self.width, name="down")(hidden)
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    reads: ClassVar[str] = "frames"
-    weights_key: ClassVar[str] = ""
-    glance_units: int = 5
-
-    def build(self, context):
-        make = functools.partial(Glance, width=context.width, hidden=self.glance_units)
-        return Encoder(make)
-
-
-CONFIGS = {"vision": Config}
-'''
-MODEL = '''
-import flax.linen as nn
-import jax.numpy as jnp
-
-from affectjax.ops import masking
-
-
-class Model(nn.Module):
-    """The mean of each modality, side by side."""
-
-    outputs: int
-    modalities: tuple[str, ...]
-    units: int = 6
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, batch, *, train):
-        means = [masking.masked_mean(batch[m]["x"], batch[m]["mask"]) for m in self.modalities]
-        fused = nn.relu(nn.Dense(self.units)(jnp.concatenate(means, axis=-1)))
-        return nn.Dense(self.outputs)(fused), {"fused": fused}
-'''
 SPEC = LabelSpec("class", ("angry", "glad", "sad"))
 STAGE = {"epochs": 1, "batch_size": 4}
 UMBENET = {
@@ -93,8 +41,8 @@ def outside(tmp_path, monkeypatch):
     package = tmp_path / "elsewhere"
     package.mkdir()
     (package / "__init__.py").touch()
-    (package / "glance.py").write_text(ENCODER)
-    (package / "means.py").write_text(MODEL)
+    for name in ("glance.py", "means.py"):
+        (package / name).write_text(examples()[name])
     (package / "nothing.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
     yield package
@@ -150,7 +98,7 @@ def test_the_same_encoder_reads_for_the_supramodal_learner(outside):
         lambda key: task.stages[0].init(key, {"vision": inputs["vision"].zeros(2)})[0],
         jax.random.key(0),
     )
-    assert params["vision"]["tower"]["down"]["kernel"].shape == (5, 8)
+    assert params["vision"]["tower"]["down"]["kernel"].shape == (16, 8)
 
 
 def test_the_keys_of_an_outside_encoder_are_keys_of_the_section(outside):

@@ -42,7 +42,7 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
 
     Args:
       config: see the files in configs/.
-      workdir: where the run leaves everything; see README.
+      workdir: where the run leaves everything; see docs/runs.md.
 
     Returns:
       The metrics of the test split, as eval/test.json has them.
