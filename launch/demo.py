@@ -1,75 +1,139 @@
-"""Trains small models on the embedded set and prints their tables: `make demo`.
+"""Trains UMBEnet on the embedded set and shows what it can do: `make demo`.
 
     python -m launch.demo --workdir=runs/demo
+    python -m launch.demo --workdir=runs/demo --all
 
-UMBEnet on raw clips with any modality missing, MCR and MulT on feature sequences of the same
-examples, then supramodal concepts from unpaired faces, voices and sentences, which guide a small
-model of faces. Started again, it goes on where it was, or prints the tables of what is there.
+It prints the table over missing modalities beside a model that sees vision alone, predicts a film
+over time, writes the report page, and says what to type next. `--all` (`make demo-all`) trains MCR,
+MulT and supramodal concepts too. Started again, it goes on where it was.
 """
 
 import json
 import time
 from pathlib import Path
+from typing import Any
 
-from absl import flags
+from absl import flags, logging
 from ml_collections import config_dict
 
+import affectjax
+from affectjax.reports import run_report
 from affectjax.runtime import app
-from affectjax.training.loop import train
 from configs import mcr, mult, supramodal, umbenet
+from launch import film
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "The folder of the runs.")
-_EPOCHS = flags.DEFINE_integer("epochs", 15, "Epochs of MCR and MulT.")
+_ALL = flags.DEFINE_bool("all", False, "Whether to train the other systems too.")
 
+EMOTIONS = ("happy", "neutral", "angry")
 METRICS = ("war", "uar", "f1_weighted")
+ALONE = "vision"
 
 
-def demo_configs(epochs: int) -> dict[str, config_dict.ConfigDict]:
-    """Returns the configs of the demo by the name of their run.
+def umbenet_config() -> config_dict.ConfigDict:
+    """Returns the config of UMBEnet, made short: fewer frames and epochs than the default."""
+    config = umbenet.get_config()
+    config.data.frames = 4
+    config.stages.unimodal.epochs = 8
+    config.stages.missing.epochs = 12
+    config.optim.average_decay = 0.95
+    config.train.checkpoint_epochs = 4
+    return config
 
-    Args:
-      epochs: of MCR and MulT; the others are trained as their configs say.
-    """
-    modules = {"umbenet": umbenet, "mcr": mcr, "mult": mult, "supramodal": supramodal}
-    configs = {name: module.get_config() for name, module in modules.items()}
+
+def alone_config() -> config_dict.ConfigDict:
+    """Returns the config of a model of one modality, the best of the three, as long as UMBEnet."""
+    config = umbenet_config()
+    del config.stages.unimodal
+    config.stages.missing.update(epochs=20, shows="all")
+    config.data.modalities = config.model.modalities = (ALONE,)
+    return config
+
+
+def other_configs() -> dict[str, config_dict.ConfigDict]:
+    """Returns the configs of the other systems by the name of their run."""
+    configs = {"mcr": mcr, "mult": mult, "supramodal": supramodal}
+    made = {name: module.get_config() for name, module in configs.items()}
     for name in ("mcr", "mult"):
-        configs[name].model.layers = 2
-        configs[name].stages.train.epochs = epochs
-    for config in configs.values():
+        made[name].model.layers = 2
+        made[name].stages.train.epochs = 15
+    for config in made.values():
         config.train.checkpoint_epochs = 5
-    return configs
+    return made
 
 
-def table(results: dict[str, dict]) -> str:
+def missing_table(folder: Path, alone: dict[str, Any]) -> str:
+    """Returns WAR by what is shown, in percent, of UMBEnet and of the model of one modality."""
+    subsets = json.loads((folder / "umbenet/eval/missing.json").read_text())["subsets"]
+    lines = [f"  {'shown':20} {'UMBEnet':>8} {ALONE + ' alone':>13}"]
+    for shown in sorted(subsets, key=lambda name: -name.count("+")):
+        other = f"{100 * alone['war']:13.1f}" if shown == ALONE else ""
+        lines.append(f"  {shown:20} {100 * subsets[shown]['war']:8.1f} {other}".rstrip())
+    return "\n".join(lines)
+
+
+def metrics_table(results: dict[str, dict[str, Any]]) -> str:
     """Returns the metrics of each run as a table, in percent."""
-    head = f"{'':12} " + " ".join(f"{name:>12}" for name in METRICS)
-    rows = [
-        f"{run:12} " + " ".join(f"{100 * result[name]:12.1f}" for name in METRICS)
-        for run, result in results.items()
-    ]
-    return "\n".join([head, *rows])
+    lines = [f"  {'':12} " + " ".join(f"{name:>12}" for name in METRICS)]
+    for run, result in results.items():
+        lines.append(f"  {run:12} " + " ".join(f"{100 * result[name]:12.1f}" for name in METRICS))
+    return "\n".join(lines)
+
+
+def timeline(prediction: dict[str, Any]) -> str:
+    """Returns the most probable emotion of each window of a prediction."""
+    lines = []
+    for window in prediction["timeline"]:
+        name, share = max((window["probability"] or {}).items(), key=lambda pair: pair[1])
+        bar = "#" * round(20 * share)
+        lines.append(
+            f"  {window['start']:4.2f} to {window['end']:4.2f} s  {name:9} {share:4.0%} {bar}"
+        )
+    return "\n".join(lines)
 
 
 def main(argv):
-    """Trains what is not trained yet, and prints the tables and where the files are."""
+    """Trains what is not trained yet, and prints what came out and where the files are."""
     del argv
-    folder, results = Path(_WORKDIR.value), {}
-    start = time.monotonic()
-    for name, config in demo_configs(_EPOCHS.value).items():
-        print(f"\n{name}", flush=True)
-        results[name] = train(config, folder / name)
-    print(f"\naffect_synth, test split, new speakers, percent\n\n{table(results)}\n")
-    print("supramodal: a small model of single faces; the others see and hear whole clips.\n")
-    missing = json.loads((folder / "umbenet" / "eval" / "missing.json").read_text())["subsets"]
-    print("The same UMBEnet model when modalities are missing (WAR):")
-    for shown, result in missing.items():
-        print(f"  {shown:20} {100 * result['war']:5.1f}")
-    print(f"\n{time.monotonic() - start:.0f} s. Each run left, in {folder}/<run>/:")
-    for file in sorted(path for path in (folder / "umbenet").rglob("*") if path.is_file()):
-        relative = file.relative_to(folder / "umbenet")
-        if relative.parts[0] != "checkpoints":
-            print(f"  {relative}")
-    print("  checkpoints/latest, checkpoints/best")
+    logging.set_verbosity(logging.WARNING)
+    folder, start = Path(_WORKDIR.value), time.monotonic()
+    _say(
+        "affect_synth: clips made by code, of people who act seven emotions with face, voice and\n"
+        "words. Nothing is downloaded.\n\n"
+        "1. UMBEnet, shown one modality at a time, then clips from which any is missing"
+    )
+    affectjax.train(umbenet_config(), folder / "umbenet")
+    _say(f"2. The same network with {ALONE} alone, the best single modality")
+    alone = affectjax.train(alone_config(), folder / ALONE)
+    _say(f"3. Clips of new people, percent right (WAR)\n\n{missing_table(folder, alone)}")
+
+    _say(f"4. A film of a new person who acts {', '.join(EMOTIONS)}, 1.5 s each; no words\n")
+    path = folder / "film.mp4"
+    film.write(path, *film.acted(EMOTIONS))
+    predicted = affectjax.recognize(folder / "umbenet", path, output=folder / "film", hop=0.25)
+    prediction = predicted["predictions"][0]
+    print(timeline(prediction))
+    print(f"\n  the film: {path}; over time: {folder / 'film' / prediction['figure']}")
+    page = run_report.write(folder / "umbenet")
+    _say(f"5. The report: {page}")
+
+    if _ALL.value:
+        results = {}
+        for name, config in other_configs().items():
+            _say(f"{name}")
+            results[name] = affectjax.train(config, folder / name)
+        _say(f"New people, percent\n\n{metrics_table(results)}")
+        print("\n  supramodal is a small model of single faces; the others see whole clips")
+    predict = f".venv/bin/python -m affectjax.predict --checkpoint={folder / 'umbenet'}"
+    _say(
+        f"{time.monotonic() - start:.0f} s. Next, a film or a picture of yours, or a sentence:\n\n"
+        f"  {predict} --input=FILE\n"
+        f'  {predict} --text="What a day!"'
+    )
+
+
+def _say(text: str) -> None:
+    print(f"\n{text}", flush=True)
 
 
 if __name__ == "__main__":

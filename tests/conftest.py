@@ -51,8 +51,23 @@ QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 COMPILED = cache.user_folder() / "compiled-by-tests"
 # What the tests of these folders write, others may read: tiny media, tiny towers.
 sys.path += [str(Path(__file__).parent / folder) for folder in ("data", "weights")]
+# Seconds after which a process with many runs is given up, on a machine that has other work too.
+LONGEST = 2400
 # Of the frames that the tiny CLIP reads, pixels; and the width of its features.
 CLIP_SIZE, CLIP_WIDTH = 16, 16
+
+
+# Files whose tests take longest, these first: where two processes share the files, neither then
+# waits long for the other at the end.
+LONG = (
+    *("test_supramodal_runs", "test_umbenet_runs", "test_predict", "test_encode", "test_resume"),
+    *("test_resnet", "test_devices", "test_feeds", "test_store", "test_train"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    rank = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
 
 
 # ---- data ---------------------------------------------------------------------------------------

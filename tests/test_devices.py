@@ -164,12 +164,6 @@ def check_system(name, model, combinations, own, start, tmp_path):
         np.testing.assert_allclose(other, first, atol=TOLERANCE, rtol=0)
 
 
-def test_twenty_steps_of_mcr_on_one_device_and_on_four(own, start, tmp_path):
-    model = {"layers": 1, "modalities": ("text", "audio")}
-    both = (("pmap", 1), ("shard_map", 4))
-    check_system("mcr", model, both, own, start, tmp_path)
-
-
 ALL = (("pmap", 1), ("shard_map", 1), ("pmap", 4), ("shard_map", 4))
 
 

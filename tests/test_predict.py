@@ -283,6 +283,7 @@ def test_shares_are_of_the_stage_before_where_there_was_one(recognizer, raw):
         models._pool = before
 
 
+@pytest.mark.slow
 def test_several_seeds_and_folds_are_averaged(run, raw, tmp_path):
     other = with_models(run, tmp_path / "other", [1.2], [])
     seeds = with_models(run, tmp_path / "seeds", [1.0, 1.2], [0, 7])

@@ -21,6 +21,7 @@ import pytest
 from conftest import (
     CLIP_SIZE,
     FOUR,
+    LONGEST,
     QUICK,
     Child,
     assert_close_lines,
@@ -167,12 +168,12 @@ STREAMED = {"data__resident_mib": 0.0} | {
 # stopped: they are called once an epoch for what is resident, and else once a step.
 RUNS = {
     "whole": ("", {}, 1, None),
-    "sequential": ("", {}, 1, 3),
     "learn": ("learn", {}, 1, None),
 }
 MORE = {
     "whole": ("", {}, 1, None),
     "joint": ("", {}, 1, 1),
+    "sequential": ("", {}, 1, 3),
     "downstream": ("", {}, 1, 5),
     "shard_map-4": ("", {"parallel__engine": "shard_map"}, 4, None),
     "streamed": ("", STREAMED, 1, None),
@@ -228,7 +229,7 @@ def transfer(folder, raw):
 def child(folder, what, *arguments):
     """Runs a function in a process of its own, with four devices."""
     flags = {"XLA_FLAGS": f"{FOUR} {QUICK}"}
-    code, _, said = Child(what, arguments, folder, flags).wait(590)
+    code, _, said = Child(what, arguments, folder, flags).wait(LONGEST)
     assert code == 0, said
     return folder
 
@@ -404,16 +405,9 @@ def check_resumed(folder, name):
         assert ours == theirs
 
 
-def test_a_run_that_is_stopped_in_turns_ends_as_one_that_never_was(runs):
-    check_resumed(runs, "sequential")
-
-
-RESIDENT = ("joint", "between", "downstream")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*RESIDENT, *(name for name in MORE if "streamed-" in name)])
-def test_other_stops_change_nothing_either(name, more):
+@pytest.mark.parametrize("name", STOPPED)
+def test_a_stopped_run_ends_as_one_that_never_was(name, more):
     check_resumed(more, name)
 
 
@@ -520,6 +514,7 @@ def lora(tmp_path_factory, raw, clip_folder):
     return folder / "learn", weights.clip(clip_folder).params
 
 
+@pytest.mark.slow
 def test_towers_with_weights_stay_as_they_were(lora):
     workdir, given = lora
     store = RunCheckpoints(workdir)
@@ -531,6 +526,7 @@ def test_towers_with_weights_stay_as_they_were(lora):
         assert any(np.any(x) for x in jax.tree.leaves(params["lora"][m]))
 
 
+@pytest.mark.slow
 def test_checkpoints_hold_no_kernel_of_a_frozen_tower(lora):
     workdir, _ = lora
     for kind in ("latest", "best"):

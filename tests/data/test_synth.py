@@ -192,6 +192,7 @@ def test_all_views_are_made_quickly(made):
     assert seconds + 2 * clips_seconds < 30
 
 
+@pytest.mark.slow
 def test_together_is_clearly_better_than_the_best_alone(made):
     features, _ = made
     scores = synth_probe.ceilings(features, 0)

@@ -239,6 +239,7 @@ def test_silence_has_finite_features_and_gradients():
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads))
 
 
+@pytest.mark.slow
 def test_a_small_tower_learns_which_band_sounds():
     """From scratch, on spectrograms of noise with one of three bands louder, under a Dense head."""
     tower = AudioTower(**SMALL)

@@ -114,6 +114,7 @@ def test_fewer_frames_are_stretched_as_by_torch(tmp_path, frames):
     assert_is_torch(model, weights.clap(tmp_path), frames)
 
 
+@pytest.mark.slow
 def test_published_size_is_that_of_torch(tmp_path):
     model = heard(
         widened(transformers.ClapAudioModelWithProjection(transformers.ClapAudioConfig()))

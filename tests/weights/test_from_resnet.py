@@ -100,6 +100,7 @@ def test_training_step_is_that_of_torch(tmp_path):
     assert np.abs(after["mean"] - before["mean"]).max() > 0.01
 
 
+@pytest.mark.slow
 def test_published_size_under_a_classifier(tmp_path):
     model = resnet_model("ResNetForImageClassification", width=64, num_labels=7)
     model.save_pretrained(tmp_path)
