@@ -234,7 +234,9 @@ def main(argv):
     file, kind = Path(_RATIOS.value), kind_of_device()
     kept = json.loads(file.read_text()) if file.exists() else {}
     if _KEEP.value:
-        kept[kind] = kept.get(kind, {}) | ratios(rows)
+        of_kind = kept.setdefault(kind, {})
+        for name, row in ratios(rows).items():
+            of_kind[name] = of_kind.get(name, {}) | row
         file.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
         return 0
     if kind not in kept:
