@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 def run_all(*arguments):
     sys.path.insert(0, str(ROOT))
-    sys.argv = ["all", "--cores=1", "--rounds=1", *arguments]
+    sys.argv = ["all", "--cores=1", "--rounds=1", "--seconds=0.1", *arguments]
     runpy.run_module("tests.benchmarks.all", run_name="__main__")
 
 

@@ -40,7 +40,7 @@ class Setting:
     """How long to measure, and with what.
 
     Attributes:
-      rounds: times that each run is timed at most.
+      rounds: times that each run is timed at most; more in the first second.
       seconds: after which no further round begins; one is always timed.
       data: a folder with real data sets.
       alone: whether to leave out what affectjax is compared with.
@@ -122,9 +122,10 @@ def in_turn(runs: Iterable[Callable[[], Any]], setting: Setting) -> np.ndarray:
     runs = list(runs)
     for run in runs:
         timed(run)
-    end, rounds = time.perf_counter() + setting.seconds, []
-    while len(rounds) < setting.rounds and (not rounds or time.perf_counter() < end):
+    start, spent, rounds = time.perf_counter(), 0.0, []
+    while not rounds or (spent < setting.seconds and (len(rounds) < setting.rounds or spent < 1)):
         rounds.append([timed(run) for run in runs])
+        spent = time.perf_counter() - start
     return np.array(rounds)
 
 
