@@ -44,6 +44,8 @@ def umbenet_config() -> config_dict.ConfigDict:
 def alone_config() -> config_dict.ConfigDict:
     """Returns the config of a model of one modality, the best of the three, as long as UMBEnet."""
     config = umbenet_config()
+    for key in ("tokens", "tokenizer", "seconds"):  # of the other modalities
+        del config.data[key]
     del config.stages.unimodal
     config.stages.missing.update(epochs=20, shows="all")
     config.data.modalities = config.model.modalities = (ALONE,)

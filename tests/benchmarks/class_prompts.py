@@ -1,25 +1,20 @@
-"""Class prompts with a shared prefix against every text in full, in turn, in one process.
+"""Class prompts with a shared prefix against every text in full.
 
-    python -m tests.benchmarks.class_prompts --steps=5
+    python -m tests.benchmarks.class_prompts
 
 The text tower of CLIP ViT-B/32, batch 16, 11 classes, prompts of 1 + 64 + 4 tokens (SOS, prompt
 tokens, a class name of up to two, a full stop, EOS); features and the gradient to the prefix,
-the tower frozen. Prints medians, the ratio (median of the pairs' ratios) and the differences.
+the tower frozen.
 """
 
-import time
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
 
 from affectjax.models.clip import TextTower
-
-_STEPS = flags.DEFINE_integer("steps", 5, "Pairs of steps that are timed, after one that is not.")
-_CHUNK = flags.DEFINE_integer(
-    "chunk", 16, "Examples a piece of the plain forward; fewer take less memory."
-)
+from tests.benchmarks import timing
 
 BATCH, CLASSES, PROMPT, SUFFIX = 16, 11, 64, 4
 
@@ -67,50 +62,27 @@ def plain(tower, variables, prefix, suffix, mask):
     return normed(features.reshape(b, c, -1))
 
 
-def stepper(forward, tower, variables, prefix, suffix, mask, towards, chunk):
-    """Returns a function that gives the features and the gradient to the prefix, and waits."""
+def program(forward, tower, *given) -> timing.Program:
+    """Returns what gives the features and the gradient to the prefix."""
 
-    @jax.jit
-    def piece(variables, prefix, suffix, mask, towards):
+    def step(variables, prefix, suffix, mask, towards):
         features, back = jax.vjp(lambda x: forward(tower, variables, x, suffix, mask), prefix)
         return features, back(towards)[0]
 
-    def step():
-        parts = [
-            piece(variables, prefix[i : i + chunk], suffix, mask, towards[i : i + chunk])
-            for i in range(0, len(prefix), chunk)
-        ]
-        return [np.concatenate(part) for part in zip(*parts, strict=True)]
-
-    return step
+    return timing.compiled(jax.jit(step), *given)
 
 
-def timed(step) -> float:
-    """Returns the seconds that a call takes."""
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
-
-
-def main(argv):
-    """Times both in turn and prints what came out."""
-    del argv
+def rows(setting: timing.Setting) -> Iterator[timing.Row]:
+    """Times both, forward and backward."""
     tower = TextTower(49408, 77, 512, 12, 8, 2048, 512)
-    given = inputs(tower)
-    ours = stepper(shared, tower, *given, BATCH)
-    theirs = stepper(plain, tower, *given, _CHUNK.value)
-    pairs = zip(ours(), theirs(), strict=True)
-    feature, gradient = (np.abs(a - b).max() / np.abs(b).max() for a, b in pairs)
-    times = np.array([(timed(ours), timed(theirs)) for _ in range(_STEPS.value)])
-    a, b = np.median(times, axis=0)
-    ratio = np.median(times[:, 1] / times[:, 0])
-    print(f"shared prefix {1000 * a:.0f} ms, in full {1000 * b:.0f} ms, medians of {len(times)}")
-    print(f"in full / shared prefix: {ratio:.2f}")
-    print(
-        f"largest difference over the largest value: features {feature:.1e}, "
-        f"gradients {gradient:.1e}"
-    )
+    given = jax.device_put(inputs(tower))
+    ours, full = program(shared, tower, *given), program(plain, tower, *given)
+    note = timing.difference(*([np.asarray(x) for x in p.run(*given)] for p in (ours, full)))
+    yield timing.row(
+        "class_prompts", lambda: ours.run(*given), setting, "every text in full",
+        lambda: full.run(*given), program=ours, note=note,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
-    app.run(main)
+    timing.main(rows)

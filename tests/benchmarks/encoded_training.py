@@ -1,44 +1,47 @@
 """Seconds an epoch of UMBEnet on frames against features of the frozen tower, the same config.
 
-    python -m tests.benchmarks.encoded_training --epochs=3
+    python -m tests.benchmarks.encoded_training
 
 Clips of 8 frames of 64 x 64 and a sentence each, a CLIP with random weights: a vision transformer
 of width 192 with 6 layers and patches of 8, a text tower of width 128 with 2, both frozen. The same
-stage `missing` is trained in turn on the clips and on what they are encoded to; the first epoch of
-each, which compiles, does not count. Prints medians, their ratio, and the seconds of the encoding.
+stage `missing` trains on the clips and on what they are encoded to, an epoch at a time, in turn.
 """
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags
 
+from affectjax.data.batches import open_datasets
 from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.media.codec import encode as image_file
 from affectjax.data.prepare import prepared
 from affectjax.data.prepare.clip_storage import Storage
 from affectjax.data.raw import sets
-from affectjax.training import loop
+from affectjax.runtime import configs, parallel
+from affectjax.runtime.preemption import Preemption
+from affectjax.runtime.workdir import Workdir
+from affectjax.tasks import base
+from affectjax.training import run_config
+from affectjax.training.evaluator import Evaluator
 from affectjax.training.loop import Trainer
+from affectjax.training.run_config import TrainConfig
 from affectjax.weights.stored_features import Encoding, encode
 from configs import umbenet
+from tests.benchmarks import timing
 
-_EPOCHS = flags.DEFINE_integer("epochs", 3, "Epochs that are timed, after one that is not.")
-_CLIPS = flags.DEFINE_integer("clips", 64, "Clips to train on.")
-
-FRAMES, SIZE = 8, 64
+CLIPS, FRAMES, SIZE = 64, 8, 64
 CLASSES = sets.get("dfew").labels.classes
 
 
-def write_clips(folder: Path, count: int) -> Path:
-    """Returns a table of clips: `count` to train on, 8 each to validate and to test."""
+def write_clips(folder: Path) -> Path:
+    """Returns a table of clips: some to train on, 8 each to validate and to test."""
     rng = np.random.default_rng(0)
     rows = ["id,split,label,video,text"]
-    for i, split in enumerate(["train"] * count + ["valid"] * 8 + ["test"] * 8):
+    for i, split in enumerate(["train"] * CLIPS + ["valid"] * 8 + ["test"] * 8):
         (folder / str(i)).mkdir(parents=True)
         for t in range(FRAMES):
             image = rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
@@ -69,7 +72,7 @@ def write_weights(folder: Path) -> Path:
     return folder
 
 
-def config_of(data: Path, weights: Path, epochs: int) -> Any:
+def config_of(data: Path, weights: Path) -> Any:
     """Returns the config of one stage on clips, raw or encoded."""
     config = umbenet.get_config("clips,single")
     config.data.update(dir=str(data), frames=FRAMES, sampling="middle")
@@ -77,50 +80,48 @@ def config_of(data: Path, weights: Path, epochs: int) -> Any:
         weights=str(weights), vision="clip", text="clip", frozen=("text_tower", "image_tower"),
         flip=0.0, shift=0.0, contrast=0.0, brightness=0.0,
     )  # fmt: skip
-    config.stages.missing.update(epochs=epochs, batch_size=16)
+    config.stages.missing.update(epochs=1, batch_size=16)
     config.train.progress = False
     return config
 
 
-def seconds(run: Callable[[], Any]) -> list[float]:
-    """Returns the seconds of each epoch that is trained while `run` runs, validation left out."""
-    times, epoch = [], Trainer._run_epoch
+def epoch_of(config: Any, workdir: Path) -> Callable[[], Any]:
+    """Returns a function that trains for one epoch, the same examples each time."""
+    config = run_config.resolve(config)
+    datasets = open_datasets.open_all(run_config.data_sets(config))
+    task = base.build(config, {n: d.inputs for n, d in datasets.items()}, parallel.AXIS)
+    engine, seeds = parallel.Engine(config["parallel"]["engine"]), configs.seeds(config)
+    settings = configs.read(TrainConfig, config["train"], "config.train")
+    evaluator = Evaluator(task, datasets, engine, seeds, settings.eval_batch_size)
+    folder = Workdir(workdir)
+    folder.claim(config)
+    trainer = Trainer(task, datasets, evaluator, engine, settings, seeds, folder)
+    trainer._start(None)
+    rows, preemption = trainer.program.draw_rows(0), Preemption()
 
-    def timed(self: Trainer, *arguments: Any) -> Any:
-        start = time.perf_counter()
-        series = epoch(self, *arguments)  # on the host: nothing is under way any more
-        times.append(time.perf_counter() - start)
-        return series
+    def epoch():
+        trainer.state = trainer.program.start_epoch(trainer.state)
+        return trainer._run_epoch(rows, preemption)  # on the host: nothing is under way any more
 
-    Trainer._run_epoch = timed
-    try:
-        run()
-    finally:
-        Trainer._run_epoch = epoch
-    return times
+    return epoch
 
 
-def main(argv):
-    """Trains on both and prints what came out."""
-    del argv
+def rows(setting: timing.Setting) -> Iterator[timing.Row]:
+    """Times an epoch on features and one on frames, and says how long encoding takes."""
+    timing.need_torch()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         weights = write_weights(folder / "weights")
         storage = Storage(image_size=SIZE, detector="none", image_encoding="png")
-        raw = write_clips(folder / "raw", _CLIPS.value)
-        data = folder / "data"
+        raw, data = write_clips(folder / "raw"), folder / "data"
         clips = prepared.prepare("clips", raw, data, aligned=False, view="clips", storage=storage)
         start = time.perf_counter()
         encoded = encode(clips, data, Encoding("clip", str(weights), frames=FRAMES))
-        print(f"encoding: {time.perf_counter() - start:.1f} s")
-        medians = {}
-        for name, source in (("frames", clips), ("features", encoded)):
-            config = config_of(source, weights, 1 + _EPOCHS.value)
-            times = seconds(lambda c=config, n=name: loop.train(c, folder / n))
-            medians[name] = float(np.median(times[1:]))
-            print(f"{name}: {medians[name]:.2f} s an epoch, the first {times[0]:.1f} s")
-        print(f"frames / features: {medians['frames'] / medians['features']:.1f}")
+        note = f"encoded in {time.perf_counter() - start:.1f} s"
+        features = epoch_of(config_of(encoded, weights), folder / "features")
+        frames = epoch_of(config_of(clips, weights), folder / "frames")
+        yield timing.row("encoded_training", features, setting, "frames", frames, note=note)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    timing.main(rows)

@@ -1,30 +1,26 @@
-"""A few training steps of MCR at the unaligned lengths: peak memory, time, time to compile.
+"""Training steps of MCR at the unaligned lengths: memory, time, time to compile.
 
     python -m tests.benchmarks.mcr_memory
 
 Batch 16, lengths 50/375/500 of text, vision and audio, dims 300/35/74, 4 layers, 8 heads.
 """
 
-import resource
-import time
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app, flags
 
 from affectjax.models.mcr import MCR
-
-_STEPS = flags.DEFINE_integer("steps", 3, "Steps that are timed.")
+from tests.benchmarks import timing
 
 SHAPES = {"text": (50, 300), "audio": (500, 74), "vision": (375, 35)}
 BATCH = 16
 
 
-def main(argv):
-    """Trains some steps and prints what they took."""
-    del argv
+def rows(setting: timing.Setting) -> Iterator[timing.Row]:
+    """Times a step."""
     rng = np.random.default_rng(0)
     batch = {
         m: {
@@ -46,21 +42,16 @@ def main(argv):
         updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
-    state = tx.init(params)
-    start = time.perf_counter()
-    run = jax.jit(update, donate_argnums=(0, 1)).lower(params, state, jax.random.key(0)).compile()
-    print(f"compiled in {time.perf_counter() - start:.1f} s")
-    seconds = []
-    for step in range(_STEPS.value):
-        start = time.perf_counter()
-        params, state = run(params, state, jax.random.key(step))
-        jax.block_until_ready(params)
-        seconds.append(time.perf_counter() - start)
-    planned = run.memory_analysis().temp_size_in_bytes / 2**30
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{np.median(seconds):.2f} s a step, median of {len(seconds)}")
-    print(f"temporaries {planned:.2f} GiB, peak resident memory of the process {peak:.2f} GiB")
+    key = jax.random.key(0)
+    held = [params, tx.init(params)]
+    program = timing.compiled(jax.jit(update, donate_argnums=(0, 1)), *held, key)
+
+    def step():
+        held[:] = program.run(*held, key)
+        return held
+
+    yield timing.row("mcr_memory", step, setting, program=program)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    timing.main(rows)

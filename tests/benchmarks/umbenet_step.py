@@ -1,14 +1,14 @@
-"""UMBEnet's training step against the same step in PyTorch, in turn, in one process.
+"""UMBEnet's training step against the same step in PyTorch.
 
     python -m tests.benchmarks.umbenet_step
-    python -m tests.benchmarks.umbenet_step --small
 
 CLIP's towers of ViT-B/32 from random weights, frozen, in bfloat16; 16 frames of 224 x 224, 5 s of
 sound, 77 tokens, 7 classes, prompts of 32 + 32 tokens, a batch of 16, all present, no dropout;
-clipping and Adam. `--small` is for two CPU cores. PyTorch runs every class prompt in full, as the
-towers of transformers do; affectjax runs the prefix that an example's prompts share once. The batch
-lies on the device already. The trainable parameters of both are counted and must be as many. Few
-CPUs multiply in bfloat16: there, `--dtype=float32` is the fairer comparison.
+clipping and Adam. On a CPU all is smaller, and in float32, in which it multiplies. PyTorch
+runs every class prompt in full, as the towers of transformers do; affectjax runs the prefix that an
+example's prompts share once. The batch lies on the device already. The trainable parameters of both
+are counted and must be as many. Where there are several devices, a step on all of them, each with a
+batch of its own, is compared with a step on the first.
 
 The matrix products of the step, counted by hand, one multiply-add being two operations. A layer of
 width d over t tokens is 24 t d^2 + 4 t^2 d. Of a batch of 16, all passes together:
@@ -24,16 +24,11 @@ it counts the body of a loop once, and the layers of a tower are a loop.
 """
 
 import dataclasses
-import os
-import time
-
-# Else JAX takes most of the memory of a GPU before PyTorch has any.
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
 
 from affectjax.data.batches.inputs import Frames, Inputs, Text, Waveform
 from affectjax.data.batches.tokenizer import Tokenizer
@@ -44,22 +39,11 @@ from affectjax.runtime.optim import OptimConfig
 from affectjax.runtime.parallel import AXIS, Engine
 from affectjax.tasks.umbenet import Task, UMBEnetStage
 from affectjax.tasks.umbenet.assembly import choose
+from tests.benchmarks import timing
 
-try:
+if timing.torch:
     import torch
     import transformers
-except ImportError:  # Then affectjax is timed alone.
-    torch = None
-
-_STEPS = flags.DEFINE_integer(
-    "steps", 10, "Pairs of steps that are timed, after three that are not."
-)
-_BATCH = flags.DEFINE_integer("batch", 0, "Examples a step; 0 for 16, or 4 with --small.")
-_FRAMES = flags.DEFINE_integer("frames", 0, "Frames a clip; 0 for 16, or 4 with --small.")
-_SMALL = flags.DEFINE_bool("small", False, "Small towers and short clips, for two CPU cores.")
-_DTYPE = flags.DEFINE_enum(
-    "dtype", "bfloat16", ["bfloat16", "float32"], "In which the towers compute."
-)
 
 CLASSES = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
 CHANNELS = (16, 32, 64, 128, 256, 512)
@@ -90,6 +74,7 @@ class Sizes:
     pool: int = 32
     top_k: int = 5
     gate: int = 128
+    dtype: str = "bfloat16"
 
     @property
     def model(self):
@@ -108,15 +93,8 @@ class Sizes:
 SMALL = Sizes(
     batch=4, frames=4, size=32, patch=8, image_width=128, image_layers=3, image_heads=4,
     text_width=128, text_layers=3, text_heads=4, width=64, temporal_layers=2, samples=16000,
-    prompt=8,
+    prompt=8, dtype="float32",
 )  # fmt: skip
-
-
-def chosen() -> Sizes:
-    """Returns the sizes that the flags ask for."""
-    sizes = SMALL if _SMALL.value else Sizes()
-    given = {"batch": _BATCH.value, "frames": _FRAMES.value}
-    return dataclasses.replace(sizes, **{name: value for name, value in given.items() if value})
 
 
 def operations(s: Sizes, suffixes: int) -> float:
@@ -163,7 +141,7 @@ def inputs_of(s: Sizes) -> tuple[Inputs, dict]:
 def task_of(s: Sizes, inputs: Inputs) -> Task:
     """Returns the task; its towers are from scratch, for a config freezes only what has weights."""
     model = section(
-        choose(s.model).parts, dtype=_DTYPE.value, logit_scale=SCALE, pull=PULL, l1=L1, **s.model
+        choose(s.model).parts, dtype=s.dtype, logit_scale=SCALE, pull=PULL, l1=L1, **s.model
     )
     stage = section(UMBEnetStage, epochs=1, batch_size=s.batch, shows="all")
     config = {
@@ -180,9 +158,15 @@ def count(tree) -> int:
     return sum(x.size for x in jax.tree.leaves(tree))
 
 
-def jax_step(s: Sizes, task: Task, batch):
-    """Returns a function that makes one step and waits, and what was found when it was compiled."""
-    engine, stage = Engine("shard_map", jax.devices()[:1]), task.stages[0]
+def jax_step(task: Task, batch, devices: Sequence[jax.Device]):
+    """Returns a function that makes one step and waits, its program, and how many train.
+
+    Args:
+      task: what trains.
+      batch: what one device reads.
+      devices: each gets such a batch.
+    """
+    engine, stage = Engine("shard_map", devices), task.stages[0]
     rate = optim.schedule(stage.optim, 1, 1)
     tx = optim.optimizer(stage.optim, rate)
     init = jax.jit(lambda key: task.init(key, task.inputs.zeros(2)))
@@ -190,30 +174,26 @@ def jax_step(s: Sizes, task: Task, batch):
     trained, frozen = steps.split_params(params, lambda path: not path.startswith(FROZEN))
     state = steps.new_state(trained, variables, tx, jax.random.key(1))
     state, frozen = engine.replicate((state, frozen))
+    batch = jax.tree.map(lambda x: np.concatenate([x] * len(devices)), batch)
     batch = engine.shard(batch, 0)
     step = steps.train_step(stage.loss, tx, rate)
-    start = time.perf_counter()
-    run = engine.compile(step, (None, None, 0), donate=(0,)).lower(state, frozen, batch).compile()
-    found = {
-        "seconds": time.perf_counter() - start,
-        "operations": run.cost_analysis()["flops"],
-        "trained": count(trained),
-    }
+    step = engine.compile(step, (None, None, 0), donate=(0,))
+    program = timing.compiled(step, state, frozen, batch)
     held = {"state": state}
 
     def once():
-        held["state"], measured = run(held["state"], frozen, batch)
+        held["state"], measured = program.run(held["state"], frozen, batch)
         return float(engine.fetch(measured["loss"]))
 
-    return once, found
+    return once, program, count(trained)
 
 
-def peak(n: int) -> float:
-    """Returns operations a second of bfloat16 products of `[n, n]` matrices, the best of five."""
-    x = jnp.full((n, n), 1 / n, jnp.bfloat16)
+def peak(n: int, dtype: str) -> float:
+    """Returns operations a second of products of `[n, n]` matrices, the best of five."""
+    x = jnp.full((n, n), 1 / n, dtype)
     chain = jax.jit(lambda x: jax.lax.fori_loop(0, 10, lambda _, y: y @ x, x))
-    chain(x).block_until_ready()
-    return 10 * 2 * n**3 / min(timed(lambda: chain(x).block_until_ready()) for _ in range(5))
+    seconds = timing.in_turn([lambda: chain(x)], timing.Setting(rounds=5))
+    return 10 * 2 * n**3 / seconds.min()
 
 
 # ---- PyTorch ------------------------------------------------------------------------------------
@@ -272,7 +252,7 @@ def torch_network(s: Sizes, class_tokens, sos: int):
         def encode(self, clip, batch):
             """Returns the features `[B, 3, D]` of text, audio and vision."""
             frames = (batch["vision"].flatten(0, 1).permute(0, 3, 1, 2) / 255.0 - 0.5) / 0.25
-            with torch.no_grad(), tower_type(frames):
+            with torch.no_grad(), tower_type(s, frames):
                 seen = clip.get_image_features(frames).pooler_output
                 text = clip.get_text_features(batch["text"]).pooler_output
             seen = seen.float().unflatten(0, (-1, s.frames))
@@ -294,7 +274,7 @@ def torch_network(s: Sizes, class_tokens, sos: int):
             prefix = torch.cat([start, merged, inherent], 1)[:, None].expand(-1, c, -1, -1)
             suffix = table(self.suffix).expand(b, -1, -1, -1)
             prompts = torch.cat([prefix, suffix], 2).flatten(0, 1)
-            with tower_type(prompts):
+            with tower_type(s, prompts):
                 x = clip.text_model.embeddings(inputs_embeds=prompts)
                 x = clip.text_model.encoder(inputs_embeds=x, attention_mask=None, is_causal=True)
                 x = x.last_hidden_state[torch.arange(b * c), self.ends.repeat(b)]
@@ -317,16 +297,16 @@ def torch_network(s: Sizes, class_tokens, sos: int):
     return Network()
 
 
-def tower_type(like):
-    """Returns the context in which the towers compute as the flag says."""
-    enabled = _DTYPE.value == "bfloat16"
+def tower_type(s: Sizes, like):
+    """Returns the context in which the towers compute as the sizes say."""
+    enabled = s.dtype == "bfloat16"
     return torch.autocast(like.device.type, torch.bfloat16, enabled=enabled)
 
 
 def torch_step(s: Sizes, task: Task, batch):
     """Returns a function that makes one step in PyTorch and waits, and how much it trains."""
     torch.set_float32_matmul_precision("high")
-    device = "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
+    device = timing.torch_device()
     clip = clip_of(s, task.inputs.tokenizer.vocab).to(device).eval()
     network = torch_network(s, task.model.class_tokens, task.model.sos).to(device)
     optimizer = torch.optim.Adam(network.parameters(), RATE)
@@ -348,44 +328,26 @@ def torch_step(s: Sizes, task: Task, batch):
 # ---- both ---------------------------------------------------------------------------------------
 
 
-def timed(step) -> float:
-    """Returns the seconds that a call takes."""
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
-
-
-def main(argv):
-    """Times both in turn and prints what came out."""
-    del argv
-    s = chosen()
+def rows(setting: timing.Setting) -> Iterator[timing.Row]:
+    """Times both on one device, and a step on all devices against a step on one."""
+    cpu = jax.default_backend() == "cpu"
+    s, devices = SMALL if cpu else Sizes(), jax.local_devices()
     inputs, batch = inputs_of(s)
     task = task_of(s, inputs)
-    ours, found = jax_step(s, task, batch)
-    both = [ours]
-    if torch is not None:
-        theirs, trained = torch_step(s, task, batch)
-        if trained != found["trained"]:
-            raise SystemExit(f"{found['trained']} parameters train in affectjax, {trained} there")
-        both.append(theirs)
-    print(f"{jax.devices()[0].device_kind}, batch {s.batch}, {s.frames} frames of {s.size} pixels")
-    print(f"{found['trained']:,} parameters train; compiled in {found['seconds']:.1f} s")
-    for _ in range(3):
-        for step in both:
-            step()
-    pairs = np.array([[timed(step) for step in both] for _ in range(_STEPS.value)])
-    medians = np.median(pairs, axis=0)
-    names = ("affectjax", "PyTorch")
-    shown = ", ".join(f"{n} {1000 * t:.1f} ms" for n, t in zip(names, medians, strict=False))
-    print(f"{shown} a step, medians of {len(pairs)}")
-    if len(both) > 1:
-        print(f"throughput of affectjax / PyTorch: {np.median(pairs[:, 1] / pairs[:, 0]):.2f}")
+    ours, program, trained = jax_step(task, batch, devices[:1])
+    theirs = None
+    if timing.torch:
+        theirs, others = torch_step(s, task, batch)
+        timing.same_parameters(trained, others)
+    row = timing.row("umbenet_step", ours, setting, timing.PYTORCH, theirs, program=program)
     work = operations(s, task_suffixes(task))
-    top = peak(1024 if jax.default_backend() == "cpu" else 8192)
-    print(
-        f"{work:.3g} operations a step by hand, {found['operations']:.3g} by XLA (loops once); "
-        f"peak of products {top / 1e12:.2f} T/s; affectjax reaches {work / medians[0] / top:.1%}"
-    )
+    share = work / row.seconds / peak(1024 if cpu else 8192, s.dtype)
+    note = f"{work:.3g} operations by hand, {program.run.cost_analysis()['flops']:.3g} by XLA"
+    yield dataclasses.replace(row, note=f"{note}; {share:.0%} of the peak of products")
+    if len(devices) > 1:
+        every, program, _ = jax_step(task, batch, devices)
+        name = f"umbenet_step, {len(devices)} devices"
+        yield timing.row(name, every, setting, "one device", ours, program=program)
 
 
 def task_suffixes(task: Task) -> int:
@@ -395,4 +357,4 @@ def task_suffixes(task: Task) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    timing.main(rows)

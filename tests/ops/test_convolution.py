@@ -20,6 +20,11 @@ CASES = {
     "halving": ((2, 7, 6, 4), (3, 3, 5), 2, 1),
     "shortcut": ((2, 7, 6, 4), (1, 1, 5), 2, 0),
     "one pixel": ((3, 1, 1, 4), (3, 3, 5), 1, 1),
+    "four pixels": ((3, 2, 2, 4), (3, 3, 5), 1, 1),
+    "nine pixels": ((2, 3, 3, 4), (3, 3, 5), 1, 1),
+    "nine pixels halved": ((2, 3, 3, 4), (3, 3, 5), 2, 1),
+    "much padding": ((2, 3, 5, 4), (5, 3, 5), 3, 4),
+    "a window beside the image": ((2, 1, 2, 4), (2, 2, 5), 3, 2),
     "oblong kernel": ((2, 9, 8, 2), (2, 5, 3), 3, 2),
     "stride beyond the kernel": ((1, 11, 10, 2), (2, 2, 3), 4, 0),
 }
