@@ -40,7 +40,7 @@ from affectjax.modalities import MODALITIES
 from affectjax.runtime.checkpoints import Checkpoints
 from affectjax.runtime.parallel import Engine
 from affectjax.tasks.supramodal import concept_bank
-from affectjax.training import evaluator, loop
+from affectjax.training import evaluator, loop, run_config
 from affectjax.training.run_checkpoints import RunCheckpoints
 
 FILE = Path(__file__).parents[1] / "configs" / "supramodal.py"
@@ -143,8 +143,7 @@ def tiny(raw, part="", **changes):
     if "learner" in config.model:
         config.model.learner.update(
             text="features", audio="features", vision="features", width=E, hidden=E,
-            sequence_heads=2, dropout=0.1, flip=0.0, shift=0.0, contrast=0.0, brightness=0.0,
-            gain_db=0.0,
+            sequence_heads=2, dropout=0.1,
         )  # fmt: skip
     config.optim.update(learning_rate=1e-3, warmup_epochs=0.5)
     for name, stage in config.stages.items():
@@ -157,7 +156,7 @@ def tiny(raw, part="", **changes):
     for key, value in changes.items():
         *sections, last = key.split("__")
         functools.reduce(lambda part, name: part[name], sections, config)[last] = value
-    return config
+    return config_dict.ConfigDict(run_config.choose(config, given=()))
 
 
 STREAMED = {"data__resident_mib": 0.0} | {

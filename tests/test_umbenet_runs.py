@@ -33,6 +33,7 @@ from conftest import (
     on_devices,
     stop_at,
 )
+from ml_collections import config_dict
 
 from affectjax import weights
 from affectjax.data.batches import dataset
@@ -41,7 +42,7 @@ from affectjax.modalities import MODALITIES
 from affectjax.runtime.checkpoints import Checkpoints
 from affectjax.runtime.parallel import Engine
 from affectjax.tasks.umbenet import TURNS
-from affectjax.training import loop
+from affectjax.training import loop, run_config
 from affectjax.training.run_checkpoints import RunCheckpoints
 
 FILE = Path(__file__).parents[1] / "configs" / "umbenet.py"
@@ -111,7 +112,7 @@ def tiny(raw, **changes):
         config.stages[stage].update(batch_size=BATCH, epochs=epochs)
     config.train.update(eval_batch_size=4, progress=False)
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
-    return config
+    return config_dict.ConfigDict(run_config.choose(config, given=()))
 
 
 STREAMED = {"data__resident_mib": 0.0, "data__sampling": "random"}
@@ -348,7 +349,6 @@ def frozen(tmp_path_factory, raw, clip_folder):
         "model__weights": str(clip_folder),
         "model__frozen": ("text_tower",),
         "model__vision": "clip",
-        "model__image_channels": (32, 64, 128, 192),  # those of no tower here
         "stages__missing__epochs": 1,
     }
     folder = made(tmp_path_factory.mktemp("frozen"), raw, {"frozen": (changes, 1, None)})

@@ -6,7 +6,7 @@
 
 `ratios.json` holds, by the kind of device, the ratios that carry over between machines: to PyTorch
 or whatever else a benchmark is compared with, of compiling to a matrix product, of temporaries to
-arguments. What is more than 15 % above them is named, and the exit code is 1; `--keep` writes them
+arguments. What is more than 15 % above them (compiling: 50 %) is named, and the exit code is 1; `--keep` writes them
 anew, those of benchmarks that did not run as they were. `--against` runs each benchmark of this
 tree on the package of another revision too, process by process in turn.
 
@@ -51,7 +51,8 @@ NAMES = (
 )
 QUICK = ("triplet", "ridge", "mult_throughput", "htsat", "umbenet_step")
 KEPT = ("time", "compile", "memory")
-SLOWER = 1.15
+# By how much a ratio may rise unnamed: compiling the same code again varied by a third.
+SLOWER = {"time": 1.15, "compile": 1.5, "memory": 1.15}
 ROOT = Path(__file__).parents[2]
 
 _OUTPUT = flags.DEFINE_string(
@@ -120,7 +121,7 @@ def slower(now: dict[str, dict[str, float]], kept: dict[str, dict[str, float]]) 
     said = []
     for name, row in now.items():
         for kind, before in kept.get(name, {}).items():
-            if kind in row and row[kind] > SLOWER * before:
+            if kind in row and row[kind] > SLOWER[kind] * before:
                 by = row[kind] / before - 1 if before else float("inf")
                 said.append(f"{name}: {kind} is {row[kind]:.3g}, was {before:.3g} (+{by:.0%})")
     return said

@@ -96,7 +96,7 @@ def examine(
         skipped=skipped,
         checksums=dict(checksums or {}),
         problems=tuple(_problems(seen, groups, trained, spec, skipped)),
-        warnings=(*facts, *_warnings(groups, folds, skipped)),
+        warnings=(*facts, *_unnamed(trained), *_warnings(groups, folds, skipped)),
     )
 
 
@@ -225,16 +225,27 @@ def _repeated(seen: Mapping[str, Sequence[Seen]]) -> Iterator[str]:
             yield f"{len(names)} ids stand {where}, such as {_few(names)}"
 
 
+def _unnamed(trained: Mapping[str, Mapping[str, Group]]) -> Iterator[str]:
+    """Yields a sentence where a config must name the splits, for they have other names."""
+    for where, splits in trained.items():
+        lacking = [name for name in ("valid", "test") if name not in splits]
+        if _TRAIN in splits and lacking:
+            yield (
+                f"{where}there is no split named {' or '.join(lacking)}; there are "
+                f"{', '.join(splits)}: config.data.valid and config.data.test name those to use, "
+                'and valid="holdout" holds a part of train out'
+            )
+            return  # what is true of one fold is true of all
+
+
 def _warnings(
     groups: Mapping[str, Group], folds: Mapping[str, Mapping[str, Group]], skipped: Reasons
 ) -> Iterator[str]:
     """Yields one sentence for each thing that does not stop a training."""
     if skipped:
         (split, name), reason = next(iter(skipped.items()))
-        yield (
-            f"{len(skipped)} examples cannot be used and would be skipped, first {name} of {split}:"
-            f" {reason}"
-        )
+        count = "1 example" if len(skipped) == 1 else f"{len(skipped)} examples"
+        yield f"{count} cannot be used and would be skipped, first {name} of {split}: {reason}"
     for where, parts in {"": groups, **{f"fold {f}, ": s for f, s in folds.items()}}.items():
         for split, group in parts.items():
             if group.features:
