@@ -86,7 +86,9 @@ def timeline(prediction: dict[str, Any]) -> str:
     """Returns the most probable emotion of each window of a prediction."""
     lines = []
     for window in prediction["timeline"]:
-        name, share = max((window["probability"] or {}).items(), key=lambda pair: pair[1])
+        if window["probability"] is None:  # nothing was to see or hear
+            continue
+        name, share = max(window["probability"].items(), key=lambda pair: pair[1])
         bar = "#" * round(20 * share)
         lines.append(
             f"  {window['start']:4.2f} to {window['end']:4.2f} s  {name:9} {share:4.0%} {bar}"

@@ -6,9 +6,9 @@
 
 `ratios.json` holds, by the kind of device, the ratios that carry over between machines: to PyTorch
 or whatever else a benchmark is compared with, of compiling to a matrix product, of temporaries to
-arguments. What is more than 15 % above them (compiling: 50 %) is named, and the exit code is 1; `--keep` writes them
-anew, those of benchmarks that did not run as they were. `--against` runs each benchmark of this
-tree on the package of another revision too, process by process in turn.
+arguments. What is more than 15 % above them (compiling: 50 %) is named, and the exit code is 1;
+`--keep` writes them anew, those of benchmarks that did not run as they were. `--against` runs each
+benchmark of this tree on the package of another revision too, process by process in turn.
 
 `--cores=1` keeps a CPU to one core: what other work on the machine costs the threads of one side
 while they wait for each other is not in the ratios then, and those of `ratios.json` are such.
