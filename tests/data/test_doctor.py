@@ -37,9 +37,15 @@ def with_audio(features, edit, name="train"):
     return changed(features, name, modalities={"audio": Sequences(x, mask)})
 
 
+NO_TEST = (
+    "there is no split named test; there are train, valid: config.data.valid and config.data.test "
+    'name those to use, and valid="holdout" holds a part of train out'
+)
+
+
 def test_healthy_set():
     found = examine(healthy(), SCORE)
-    assert found.problems == () and found.warnings == ()
+    assert found.problems == () and found.warnings == (NO_TEST,)
     report = found.splits["train"].features["audio"]
     assert {name: g.count for name, g in found.splits.items()} == {"train": 3, "valid": 1}
     assert report.shape == (3, 4, 2) and report.dtype == "float32"
@@ -62,6 +68,7 @@ def test_non_finite_values_are_counted_where_they_are():
     assert found.problems == ()
     assert found.warnings == (
         "train: audio has 1 NaN and 2 infinite values; preparing sets them to 0",
+        NO_TEST,
     )
 
 
@@ -74,7 +81,7 @@ def test_constant_dimension_and_absent_examples_warn_only():
     assert found.splits["train"].features["audio"].absent == 1
     assert found.splits["train"].features["audio"].lengths == (2, 3.0, 4)
     assert found.problems == ()
-    assert found.warnings == ("train: audio is constant in dimensions 1",)
+    assert found.warnings == ("train: audio is constant in dimensions 1", NO_TEST)
 
 
 def dead_modality(x, mask):

@@ -96,7 +96,7 @@ def examine(
         skipped=skipped,
         checksums=dict(checksums or {}),
         problems=tuple(_problems(seen, groups, trained, spec, skipped)),
-        warnings=(*facts, *_unnamed(trained), *_warnings(groups, folds, skipped)),
+        warnings=(*facts, *_warnings(groups, folds, skipped), *_unnamed(trained)),
     )
 
 
