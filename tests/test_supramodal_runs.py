@@ -46,6 +46,9 @@ from affectjax.training.run_checkpoints import RunCheckpoints
 FILE = Path(__file__).parents[1] / "configs" / "supramodal.py"
 # Float32 sums in another order, grown over the steps of Adam through batch norms.
 TOLERANCE = 2e-3
+# Adam makes a whole step of a gradient that is rounding alone, and other devices and vmap round
+# otherwise: a feature may lie a few learning rates of 1e-3 apart.
+A_FEW_STEPS = 1e-2
 E, SIDE = 8, 32
 SHAPES = {"text": (3, 5), "audio": (4, 6), "vision": (2, 7)}
 # Examples of each class by split; the sets of the three modalities are of different sizes.
@@ -423,7 +426,7 @@ def check_devices(folder, other):
     assert_close_lines(lines_of(ours), lines_of(theirs), TOLERANCE)
     banks = [concept_bank.load(run / "concepts").features for run in (ours, theirs)]
     for m in MODALITIES:
-        np.testing.assert_allclose(banks[0][m], banks[1][m], atol=TOLERANCE)
+        np.testing.assert_allclose(banks[0][m], banks[1][m], atol=A_FEW_STEPS)
 
 
 @pytest.mark.slow
@@ -444,9 +447,7 @@ def test_of_two_seeds_at_once_each_is_its_own_run(seed, more):
         for folder in (more / "seeds" / str(seed), alone)
     ]
     for m in MODALITIES:
-        # Adam makes a whole step of a gradient that is rounding alone, and vmap rounds otherwise:
-        # a feature may lie a few learning rates of 1e-3 apart.
-        np.testing.assert_allclose(banks[0][m], banks[1][m], atol=1e-2)
+        np.testing.assert_allclose(banks[0][m], banks[1][m], atol=A_FEW_STEPS)
 
 
 # ---- what a run is used for ---------------------------------------------------------------------
