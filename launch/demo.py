@@ -3,7 +3,7 @@
     python -m launch.demo --workdir=runs/demo
     python -m launch.demo --workdir=runs/demo --all
 
-It prints the table over missing modalities beside a model that sees vision alone, predicts a film
+It prints the table over missing modalities beside a model that reads text alone, predicts a film
 over time, writes the report page, and says what to type next. `--all` (`make demo-all`) trains MCR,
 MulT and supramodal concepts too. Started again, it goes on where it was.
 """
@@ -27,7 +27,7 @@ _ALL = flags.DEFINE_bool("all", False, "Whether to train the other systems too."
 
 EMOTIONS = ("happy", "neutral", "angry")
 METRICS = ("war", "uar", "f1_weighted")
-ALONE = "vision"
+ALONE = "text"
 
 
 def umbenet_config() -> config_dict.ConfigDict:
@@ -44,7 +44,7 @@ def umbenet_config() -> config_dict.ConfigDict:
 def alone_config() -> config_dict.ConfigDict:
     """Returns the config of a model of one modality, the best of the three, as long as UMBEnet."""
     config = umbenet_config()
-    for key in ("tokens", "tokenizer", "seconds"):  # of the other modalities
+    for key in ("frames", "sampling", "seconds"):  # of the other modalities
         del config.data[key]
     del config.stages.unimodal
     config.stages.missing.update(epochs=20, shows="all")
@@ -103,7 +103,7 @@ def main(argv):
     folder, start = Path(_WORKDIR.value), time.monotonic()
     _say(
         "affect_synth: clips made by code, of people who act seven emotions with face, voice and\n"
-        "words. Nothing is downloaded.\n\n"
+        "words. Nothing is downloaded; to make them takes a moment, the first time.\n\n"
         "1. UMBEnet, shown one modality at a time, then clips from which any is missing"
     )
     affectjax.train(umbenet_config(), folder / "umbenet")
