@@ -351,7 +351,7 @@ class Noted:
     """A dataclass whose fields note that somebody asked for them."""
 
     def __init__(self, cls, monkeypatch):
-        names, self.asked = {field.name for field in dataclasses.fields(cls)}, set()
+        names, self.asked, self.cls = {f.name for f in dataclasses.fields(cls)}, set(), cls
 
         def noting(instance, name):
             self.asked |= {name} & names

@@ -15,27 +15,30 @@ import pytest
 from conftest import CLIP_SIZE
 from flax import traverse_util
 from numpy_mcr import draw, quick
+from test_configs import Noted
 
 from affectjax import weights
 from affectjax.data.batches.inputs import Features, Frames, Inputs, Text, Waveform
 from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.labels import LabelSpec
 from affectjax.emotions import SEVEN, THREE
+from affectjax.encoders.augmentation import SoundAugmentation
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 from affectjax.runtime.configs import fields, section
 from affectjax.runtime.optim import OptimConfig
 from affectjax.tasks import supramodal
+from affectjax.tasks.base import StageEnd
 from affectjax.tasks.supramodal import GUIDED_PARTS, Task, concept_bank
 from affectjax.tasks.supramodal.concept_bank import ConceptBank
-from affectjax.tasks.supramodal.downstream import BANK
+from affectjax.tasks.supramodal.downstream import BANK, GuidedConfig
 from affectjax.tasks.supramodal.stages import (
     ConceptsConfig,
     DownstreamStage,
     JointStage,
     SequentialStage,
 )
-from affectjax.tasks.supramodal.towers import choose
+from affectjax.tasks.supramodal.towers import Adaptation, LearnerConfig, choose
 
 D, E = 8, 6
 SPECS = {m: LabelSpec("class", THREE if m == "text" else SEVEN) for m in MODALITIES}
@@ -835,3 +838,49 @@ def test_stages_that_learn_need_sources():
     said = said_by(lambda: supramodal.data_sets(lacking))
     assert '"config.data.sources" is empty' in said
     assert supramodal.data_sets(lacking | {"stages": {"downstream": {}}}) == ("",)
+
+
+# ---- every key of a config is asked for ---------------------------------------------------------
+
+
+def test_every_field_is_used(monkeypatch, bank, clip_folder, tmp_path):
+    # FrameAugmentation hands on all of its fields at once.
+    classes = (LearnerConfig, Adaptation, GuidedConfig, SoundAugmentation)
+    noted = [Noted(cls, monkeypatch) for cls in (*classes, *KINDS_OF_STAGES.values())]
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    stages = {"joint": {"labels": "both"}, "sequential": {}, "concepts": {}, "downstream": {}}
+    kinds = {"text": Text(8), "audio": Waveform(1600), "vision": Frames(1, CLIP_SIZE)}
+    towers = {"text": "clip", "vision": "clip", "audio": "mel", "audio_channels": (4, 4)}
+    sources = sources_of(kinds, text=Tokenizer.load(clip_folder))
+    whole = config(stages, {"guide": True}, weights=str(clip_folder), **towers)
+    learner = Task(whole, Inputs({"vision": Frames(1, CLIP_SIZE)}, MAIN), None, sources)
+    *learn, last = learner.stages
+    batch = {m: inputs.zeros(2) for m, inputs in sources.items()} | {"turn": np.int32(0)}
+    for stage in learn:
+        made = jax.eval_shape(lambda key, s=stage: s.init(key, batch), key)
+        jax.eval_shape(lambda made, key, s=stage: s.loss(*made, batch, key), made, key)
+
+    def run(function, name, role):
+        size, rng = 2 * len(SPECS[name].classes), np.random.default_rng(0)
+        out = {k: rng.standard_normal((size, E)) for k in ("feature", "emotion", "non_emotion")}
+        label = np.arange(size) % len(SPECS[name].classes)
+        out["probability"] = np.eye(len(SPECS[name].classes))[label]
+        return out, [f"{i}" for i in range(size)], label
+
+    learn[-1].on_end({"params": {}, "variables": {}}, StageEnd(0, tmp_path, run))
+    assert last.rules.epochs == 1
+    for kinds in (KINDS, {"vision": Frames(1, CLIP_SIZE)}):
+        of = Task(
+            config({"downstream": {}}, {"guide": True, "bank": bank}), Inputs(kinds, MAIN), None
+        )
+        (stage,) = of.stages
+        made = fresh(of) if kinds is KINDS else None
+        batch = paired() if kinds is KINDS else Inputs(kinds, MAIN).zeros(2)
+        if made is None:
+            shapes = jax.eval_shape(lambda key, s=stage, b=batch: s.init(key, b), key)
+            drawn = {"params": draw(shapes[0], 0), "variables": draw(shapes[1], 0)}
+            model = stage.prepare(drawn)
+            made = model["params"], model["variables"]
+        jax.eval_shape(lambda made, key, s=stage, b=batch: s.loss(*made, b, key), made, key)
+    assert {note.cls.__name__: note.fields - note.asked for note in noted if
+            note.fields - note.asked} == {}  # fmt: skip
