@@ -138,7 +138,8 @@ class Recognizer:
         """
         path = Path(workdir)
         config = Workdir(path).config()
-        compilation.keep(config["parallel"].get("compilation_cache", ""))
+        place = configs.read(parallel.ParallelConfig, config["parallel"], "config.parallel")
+        compilation.keep(place.compilation_cache)
         data = run_config.data_sets(config).get(base.MAIN, DataConfig(""))
         self.window = data.seconds if window is None else window
         self.hop = self.window / 2 if hop is None else hop

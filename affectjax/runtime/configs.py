@@ -175,10 +175,7 @@ def resolve(
     whole = plain(config)
     check_top_level(whole)
     for name, (parts, others) in sections.items():
-        *above, last = name.split(".")
-        holder = whole
-        for level in above:
-            holder = holder.get(level, {})
+        holder, last = _holder(whole, name)
         if last not in holder:
             continue
         made = read(tuple(parts), holder[last], f"config.{name}", others)
@@ -208,10 +205,7 @@ def leave_out(
     """
     kept = plain(config)
     for name, (parts, others) in sections.items():
-        *above, last = name.split(".")
-        holder = kept
-        for level in above:
-            holder = holder.get(level, {})
+        holder, last = _holder(kept, name)
         unread = fields(*others).keys() - fields(*parts).keys()
         unread -= {
             key.removeprefix(f"{name}.").partition(".")[0]
@@ -221,6 +215,14 @@ def leave_out(
         if last in holder:
             holder[last] = {k: v for k, v in holder[last].items() if k not in unread}
     return kept
+
+
+def _holder(config: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
+    """Returns what a dotted section name lies in, {} where that is not there, and its last part."""
+    *above, last = name.split(".")
+    for level in above:
+        config = config.get(level, {})
+    return config, last
 
 
 def plain(value: Any) -> Any:

@@ -59,10 +59,7 @@ def find(name: str) -> type:
             f'"config.model.name" is {name!r}; allowed: {", ".join(models())}, or the dotted name '
             "of a module of your own"
         )
-    try:
-        module = lookup.find(MODELS, name, "model")
-    except InputError as error:
-        raise InputError(f'"config.model.name": {error}') from error
+    module = lookup.find(MODELS, name, '"config.model.name"')
     if not hasattr(module, "Model"):
         raise InputError(f'"config.model.name" is {name!r}, but that module has no Model')
     return module.Model

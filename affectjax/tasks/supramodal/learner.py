@@ -368,12 +368,13 @@ class SourceScorer:
         merged = self.learner.merged[self.name][label]
         kept = merged >= 0
         three = metrics.classification(predictions["three"][kept], merged[kept], emotions.THREE)
-        own: metrics.Metrics = {}
+        loss, own = predictions["loss"], {}
         if self.trained:
             own = metrics.classification(predictions["probability"], label, self.spec.classes)
-            kept = np.ones_like(kept)
-        loss = float(predictions["loss"][kept].mean(dtype=np.float64))
-        return {"loss": loss, **own} | {f"three/{name}": value for name, value in three.items()}
+        else:  # an emotion of no sentiment has no loss
+            loss = loss[kept]
+        named = {f"three/{name}": value for name, value in three.items()}
+        return {"loss": float(loss.mean(dtype=np.float64)), **own, **named}
 
     def table(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns `prediction`, then a column a class: its probability."""
