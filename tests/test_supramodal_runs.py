@@ -427,6 +427,7 @@ def check_devices(folder, other):
     banks = [concept_bank.load(run / "concepts").features for run in (ours, theirs)]
     for m in MODALITIES:
         np.testing.assert_allclose(banks[0][m], banks[1][m], atol=A_FEW_STEPS)
+        assert np.mean(np.abs(banks[0][m] - banks[1][m]) > TOLERANCE) <= 0.01
 
 
 @pytest.mark.slow

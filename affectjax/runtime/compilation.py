@@ -5,6 +5,7 @@ import threading
 
 import jax
 import tqdm
+from jax.experimental.compilation_cache import compilation_cache
 
 from affectjax.runtime import cache
 
@@ -25,15 +26,23 @@ _COMPILED = "/jax/core/compile/backend_compile_duration"
 def keep(folder: str = "") -> None:
     """Keeps what is compiled from now on for later processes, and announces long compilations.
 
-    A folder that JAX has already been told of (JAX_COMPILATION_CACHE_DIR) stays.
+    A folder that JAX was told of by others (JAX_COMPILATION_CACHE_DIR) stays.
 
     Args:
       folder: where; "" for `compiled` in the user's cache folder, "off" to keep nothing.
     """
+    global _folder
     _announce()
-    if folder == OFF or jax.config.jax_compilation_cache_dir:
+    if jax.config.jax_compilation_cache_dir != _folder:
         return
-    jax.config.update("jax_compilation_cache_dir", folder or str(cache.user_folder() / "compiled"))
+    where = folder or str(cache.user_folder() / "compiled")
+    where = None if folder == OFF else where
+    if where == _folder:
+        return
+    _folder = where
+    jax.config.update("jax_compilation_cache_dir", where)
+    # JAX settles whether and where it keeps programs when it first compiles, which may be over.
+    compilation_cache.reset_cache()
     jax.config.update("jax_compilation_cache_max_size", LARGEST)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_KEEPING)
 
@@ -63,6 +72,8 @@ def _say(seconds: float) -> None:
 
 
 _announcer: _Announcer | None = None
+# What `keep` told JAX.
+_folder: str | None = None
 
 
 def _announce() -> None:

@@ -1,6 +1,7 @@
 """What was compiled serves the next process, and long compiling is announced."""
 
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,24 @@ def counted(folder):
     jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((5, 5))).block_until_ready()
     print(events.count("/jax/compilation_cache/cache_hits"))
     print(jax.config.jax_compilation_cache_dir)
+
+
+def moved(first, second):
+    """Keeps in one folder, then in another, then nowhere; prints what lies in both each time."""
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation.WORTH_KEEPING = 0.0
+    jax.jit(lambda x: x * 2)(jnp.ones(3))  # JAX settles that it keeps nothing
+    for number, folder in enumerate((first, second, "off")):
+        compilation.keep(folder)
+        jax.jit(lambda x, n=number: jnp.sin(x) + n)(jnp.ones(3)).block_until_ready()
+        print(*(any(Path(f).glob("*-cache")) for f in (first, second)))
+
+
+def test_a_run_after_another_keeps_where_its_config_says(start, tmp_path):
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    code, said, error = start(moved, first, second).wait()
+    assert code == 0, error
+    assert said.splitlines() == ["True False", "True True", "True True"]
 
 
 @pytest.mark.parametrize("folder", ["", "here", "off"])
