@@ -407,8 +407,8 @@ def terminate_at(monkeypatch, call):
     """Sends this process a SIGTERM while the devices run the training chunk of that number."""
     compile, calls = Engine.compile, []
 
-    def compiled(self, function, axes, donate=()):
-        run = compile(self, function, axes, donate)
+    def compiled(self, function, axes, donate=(), models=None):
+        run = compile(self, function, axes, donate, models)
         if tuple(donate) != (0,):
             return run
 
@@ -436,8 +436,8 @@ def on_devices(count):
     """Makes every engine take the first devices only."""
     make = Engine.__init__
 
-    def init(self, kind, devices=None):
-        make(self, kind, devices or jax.devices()[:count])
+    def init(self, kind, devices=None, seeds=1, groups=1):
+        make(self, kind, (devices or jax.devices())[:count], seeds, groups)
 
     return make, init
 

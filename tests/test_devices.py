@@ -1,4 +1,4 @@
-"""One device or four, pmap or shard_map, one process or two: the same numbers.
+"""One device or four, pmap or shard_map, seeds apart, one process or two: the same numbers.
 
 Everything runs in processes of its own, since the number of devices is that of the process.
 """
@@ -25,7 +25,7 @@ from conftest import (
 from affectjax.data.batches.dataset import DataConfig, Dataset, order, rows_of
 from affectjax.runtime import optim, parallel, steps
 from affectjax.runtime.checkpoints import Checkpoints
-from affectjax.runtime.parallel import AXIS, ENGINES, Engine
+from affectjax.runtime.parallel import AXIS, ENGINES, Engine, ParallelConfig
 from affectjax.tasks import base
 from affectjax.training import loop
 
@@ -44,6 +44,15 @@ def record_losses(losses):
     loop.Trainer._check_finite = checked
 
 
+# Batches of 6 leave two of four devices a row that only pads, the last one more.
+TOY = {
+    "stages__train__epochs": EPOCHS,
+    "stages__train__batch_size": 6,
+    "seeds": (2, 9),
+    "optim__clip_norm": 0.5,
+}
+
+
 def toy_runs(folder, own):
     """Trains the toy with both engines on one device and on four; writes the losses."""
     assert len(jax.devices()) == 4
@@ -52,26 +61,40 @@ def toy_runs(folder, own):
     for count in (1, 4):
         _, Engine.__init__ = on_devices(count)
         for kind in ENGINES:
-            changes = {"parallel__engine": kind, "stages__train__epochs": EPOCHS}
-            # Batches of 6 leave two of four devices a row that only pads, the last one more.
-            changes |= {"stages__train__batch_size": 6, "seeds": (2, 9), "optim__clip_norm": 0.5}
-            loop.train(toy_config(own, **changes), Path(folder) / f"{kind}-{count}")
+            loop.train(
+                toy_config(own, **TOY, parallel__engine=kind), Path(folder) / f"{kind}-{count}"
+            )
             found[f"{kind}-{count}"] = np.concatenate(losses, 1).tolist()
             losses.clear()
         Engine.__init__ = make
     (Path(folder) / "losses.json").write_text(json.dumps(found))
 
 
+def toy_apart(folder, own):
+    """Trains the toy with a device for each seed, which the run makes; writes the losses."""
+    losses = []
+    record_losses(losses)
+    loop.train(toy_config(own, **TOY), Path(folder) / "apart")
+    assert len(jax.devices()) == 2
+    (Path(folder) / "apart.json").write_text(json.dumps(np.concatenate(losses, 1).tolist()))
+    # The next run of the process has one model, and one device for it.
+    engine = parallel.engine(ParallelConfig(), 1)
+    assert engine.count == engine.groups == 1
+
+
 @pytest.fixture(scope="module")
 def toys(tmp_path_factory, own):
     """The folder of four runs of the toy, and their losses."""
     folder = tmp_path_factory.mktemp("devices")
-    code, _, said = Child(toy_runs, (str(folder), str(own)), folder, {"XLA_FLAGS": FOUR}).wait(300)
-    assert code == 0, said
-    return folder, json.loads((folder / "losses.json").read_text())
+    where = (str(folder), str(own))
+    for runs, flags in ((toy_runs, FOUR), (toy_apart, "")):
+        code, _, said = Child(runs, where, folder, {"XLA_FLAGS": flags}).wait(300)
+        assert code == 0, said
+    losses = json.loads((folder / "losses.json").read_text())
+    return folder, losses | {"apart": json.loads((folder / "apart.json").read_text())}
 
 
-OTHERS = ("shard_map-1", "pmap-4", "shard_map-4")
+OTHERS = ("shard_map-1", "pmap-4", "shard_map-4", "apart")
 
 
 @pytest.mark.parametrize("other", OTHERS)
@@ -189,7 +212,7 @@ def one_of_two(process, port, folder, own, seeds):
         if process:
             watch_writes(written, folder)
         result = loop.train(config, Path(folder) / kind)
-        parallel.initialize = lambda config: None  # joined already
+        parallel.initialize = lambda *_: None  # joined already
         # The second process is told what the first one reads.
         assert loop.train(config, Path(folder) / kind) == json.loads(json.dumps(result))
         assert jax.process_count() == 2 and len(jax.devices()) == 4

@@ -100,13 +100,15 @@ def test_sigterm_at_the_end_of_the_first_stage(own, tmp_path):
 
 # ---- processes: SIGTERM and kill -9 -------------------------------------------------------------
 
-LONG = {"stages__train__epochs": 25, "seeds": (3, 1)}
+# Both models on one device, as in this process, where the devices are there already.
+LONG = {"stages__train__epochs": 25, "seeds": (3, 1), "parallel__seeds": "together"}
 STREAM = {"data__resident_mib": 0.0, "train__checkpoint_steps": 3}
 
 
 def arguments(own, workdir, streamed):
     flags = [f"--config={CONFIG_FILE}:{own}", f"--workdir={workdir}"]
     flags += ["--config.stages.train.epochs=25", "--config.seeds=(3,1)"]
+    flags += ["--config.parallel.seeds=together"]
     if streamed:
         flags += ["--config.data.resident_mib=0.0", "--config.train.checkpoint_steps=3"]
     return flags

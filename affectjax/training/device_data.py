@@ -40,7 +40,7 @@ class TrainingData:
         self.dataset, self.part, self.batch = dataset, dataset.part("train"), batch
         self.steps = -(-len(self.part) // batch)
         self.columns = engine.columns(batch)
-        self.resident = dataset.fits(self.part, training=True)
+        self.resident = dataset.fits(self.part, training=True, copies=engine.copies)
         self.pick = steps.pick_rows if self.resident else steps.pick_given
         self.data = engine.replicate(dataset.arrays(self.part)) if self.resident else {}
 
@@ -92,7 +92,9 @@ class UnpairedTrainingData:
         self.columns = {name: engine.columns(size) for name, size in self.batch.items()}
         self.batches = {n: -(-len(part) // self.batch[n]) for n, part in self.parts.items()}
         self.steps = turns.steps(self.batches)
-        self.resident = all(self.sets[n].fits(p, training=True) for n, p in self.parts.items())
+        self.resident = all(
+            self.sets[n].fits(p, training=True, copies=engine.copies) for n, p in self.parts.items()
+        )
         self.pick = pick_rows_of_each if self.resident else pick_given_of_each
         held = {n: self.sets[n].arrays(p) for n, p in self.parts.items()} if self.resident else {}
         self.data = engine.replicate(held)
@@ -152,7 +154,7 @@ class EvaluationData:
             np.arange(len(part), dtype=np.int32), batch, engine.columns(batch)
         )
         self._mine = list(engine.mine(self.rows))
-        self._kept = list(self._stream()) if dataset.fits(part) else None
+        self._kept = list(self._stream()) if dataset.fits(part, copies=engine.copies) else None
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._stream() if self._kept is None else self._kept)

@@ -35,18 +35,17 @@ Predict = Callable[[Any, Any, Any], Any]
 class Predictor:
     """Runs a function over whole parts with several models at once; compiled once for all parts."""
 
-    def __init__(self, function: Predict, modalities: Sequence[str], engine: Engine, seeds: int):
+    def __init__(self, function: Predict, modalities: Sequence[str], engine: Engine):
         """Compiles nothing yet.
 
         Args:
           function: `(params, variables, batch) -> tree of [B, ...]`.
           modalities: those that it reads.
-          engine: the devices.
-          seeds: S.
+          engine: the devices of the S models.
         """
-        self.modalities, self.engine, self.seeds = tuple(modalities), engine, seeds
-        models = parallel.over_seeds(steps.predict_batch(function), seeds, (0, 0, None, None))
-        self._run = engine.compile(models, (None, None, None, 0))
+        self.modalities, self.engine = tuple(modalities), engine
+        axes, models = (None, None, None, 0), (0, 0, None, None)
+        self._run = engine.compile(steps.predict_batch(function), axes, models=models)
 
     def __call__(
         self, model: Model, batches: EvaluationData, present: Sequence[str] | None = None
@@ -126,9 +125,7 @@ class Evaluator:
         """Returns the metrics of each seed on a part, and the predictions `[S, N, ...]`."""
         scorer = base.scorer(self.task, name)
         if name not in self._predictors:
-            self._predictors[name] = Predictor(
-                scorer.predict, scorer.modalities, self.engine, len(self.seeds)
-            )
+            self._predictors[name] = Predictor(scorer.predict, scorer.modalities, self.engine)
         predictions = self._predictors[name](model, batches, present)
         label = batches.dataset.labels(batches.part)
         own = [{k: v[s] for k, v in predictions.items()} for s in range(len(self.seeds))]
@@ -196,8 +193,8 @@ class Evaluator:
                 placed[name, role] = self.batches(name, role)
             batches = placed[name, role]
             if (function, name, role) not in found:
-                seen, seeds = base.scorer(self.task, name).modalities, len(self.seeds)
-                predictor = Predictor(function, seen, self.engine, seeds)
+                seen = base.scorer(self.task, name).modalities
+                predictor = Predictor(function, seen, self.engine)
                 found[function, name, role] = predictor(model, batches)
             own = jax.tree.map(lambda x: x[s], found[function, name, role])
             return own, batches.dataset.ids(batches.part), batches.dataset.labels(batches.part)
@@ -312,13 +309,14 @@ def open_run(
     config = workdir.config()
     config = run_config.override(config, overrides)
     parallel_config = configs.read(ParallelConfig, config["parallel"], "config.parallel")
-    parallel.initialize(parallel_config)
+    seeds = len(configs.seeds(config))
+    parallel.initialize(parallel_config, seeds)
     data, wanted = run_config.data_sets(config), base.evaluated_data_sets(config)
     inputs = {name: saved_inputs.load(saved_inputs.where(workdir.path, name)) for name in wanted}
     split = config["data"]["split"]
     datasets = open_datasets.open_all({name: data[name] for name in wanted}, inputs, (split,))
     task = base.build(config, {n: d.inputs for n, d in datasets.items()}, parallel.AXIS)
-    return workdir, config, datasets, task, Engine(parallel_config.engine)
+    return workdir, config, datasets, task, parallel.engine(parallel_config, seeds)
 
 
 def evaluate(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -341,7 +339,8 @@ def evaluate(path: str | Path, overrides: Mapping[str, Any] | None = None) -> di
     split, size = config["data"]["split"], config["train"]["eval_batch_size"]
     evaluator = Evaluator(task, datasets, engine, seeds, size)
     stem = _stem(workdir.config(), overrides or {})
-    result = evaluator.write_results(workdir, engine.replicate(model), tuple(datasets), split, stem)
+    model = engine.replicate(model, models=True)
+    result = evaluator.write_results(workdir, model, tuple(datasets), split, stem)
     logging.info("%s: %s", split, workdir.path / "eval" / f"{stem}.json")
     return result
 

@@ -58,10 +58,10 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
     parallel_config = configs.read(ParallelConfig, config["parallel"], "config.parallel")
     settings = configs.read(TrainConfig, config["train"], "config.train")
     seeds = configs.seeds(config)
-    parallel.initialize(parallel_config)
+    parallel.initialize(parallel_config, len(seeds))
     datasets = open_datasets.open_all(run_config.data_sets(config))
     task = base.build(config, {n: d.inputs for n, d in datasets.items()}, parallel.AXIS)
-    engine = Engine(parallel_config.engine)
+    engine = parallel.engine(parallel_config, len(seeds))
     evaluator = Evaluator(task, datasets, engine, seeds, settings.eval_batch_size)
     check_select(task, evaluator)
     folder = Workdir(workdir)
@@ -113,8 +113,9 @@ class Trainer:
         self.checkpoints = RunCheckpoints(workdir.path)
         self.thread = concurrent.futures.ThreadPoolExecutor(1)
         self.writer: MetricWriter | None = None
-        keep = parallel.over_seeds(steps.keep_better, len(seeds), (0, 0, 0))
-        self.keep_better = engine.compile(keep, (None, None, None), donate=(2,))
+        self.keep_better = engine.compile(
+            steps.keep_better, (None, None, None), donate=(2,), models=(0, 0, 0)
+        )
 
     def close(self) -> None:
         """Waits for checkpoints under way, and closes files."""
@@ -165,7 +166,7 @@ class Trainer:
         self._begin_stage(self.progress.stage, self._models(checkpoints.nested(flat)))
         flat = {path: leaf for path, leaf in flat.items() if not path.startswith("frozen/")}
         tree = checkpoints.fill(self._host_tree(), flat)
-        self.state, self.best = self.engine.replicate((tree["state"], tree["best"]))
+        self.state, self.best = self._place((tree["state"], tree["best"]))
         self.stopping = tree["control"]
         self.writer = MetricWriter(self.workdir, meta["metrics_bytes"], self.progress.step)
         name = self.program.stage.name
@@ -187,6 +188,10 @@ class Trainer:
         model = {"params": params, "variables": state.get("variables", {})}
         return [jax.tree.map(lambda x, s=s: x[s], model) for s in range(len(self.seeds))]
 
+    def _place(self, tree: Tree) -> Tree:
+        """Returns a tree of models, host side, on the devices."""
+        return self.engine.replicate(tree, models=True)
+
     # One stage.
 
     def _begin_stage(self, index: int, models: list[Model]) -> None:
@@ -195,8 +200,8 @@ class Trainer:
         self.program = StageProgram(stage, index, self.datasets, self.engine, self.seeds)
         state, frozen = self.program.new_state(models)
         self.checkpoints.save_frozen(index, frozen)
-        self.state, self.frozen = self.engine.replicate((state, frozen))
-        self.best = self.engine.replicate(steps.model_of(state))
+        self.state, self.frozen = self._place((state, frozen))
+        self.best = self._place(steps.model_of(state))
         self.stopping = early_stopping.start(stage, len(self.seeds))
 
     def _run_stage(self, preemption: Preemption) -> None:
@@ -305,11 +310,9 @@ class Trainer:
         self.stopping, better = early_stopping.update(
             self.stopping, stage, epoch, measured, trained
         )
-        self.best = self.keep_better(
-            self.engine.replicate(better), steps.model_of(self.state), self.best
-        )
+        self.best = self.keep_better(self._place(better), steps.model_of(self.state), self.best)
         changed = {key: self.stopping[key] for key in ("scale", "active")}
-        self.state |= self.engine.replicate(changed)
+        self.state |= self._place(changed)
         loss = np.mean([values["loss"] for values in measured])
         best = self.stopping["best_value"].mean()
         return f"validation loss {loss:.4f}, best {stage.rules.select} {best:.4f}"

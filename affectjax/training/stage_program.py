@@ -11,7 +11,7 @@ import numpy as np
 
 from affectjax.data.batches.dataset import Dataset
 from affectjax.data.batches.streams import BatchStream
-from affectjax.runtime import optim, parallel, steps
+from affectjax.runtime import optim, steps
 from affectjax.runtime.parallel import Engine
 from affectjax.tasks import base
 from affectjax.tasks.base import Model, Stage
@@ -59,15 +59,14 @@ class StageProgram:
         step = steps.train_step(stage.loss, self._optimizer, rate, stage.optim.average_decay)
         step = steps.hold_finished(step) if len(seeds) > 1 else step
         chunk = steps.train_chunk(step, self.data.pick)
-        models = parallel.over_seeds(chunk, len(seeds), (0, 0, None, 0))
-        self.run_steps = engine.compile(models, (None, None, None, 2), donate=(0,))
+        axes, models = (None, None, None, 2), (0, 0, None, 0)
+        self.run_steps = engine.compile(chunk, axes, donate=(0,), models=models)
         self._on_epoch = self._compile_on_epoch()
 
     def _compile_on_epoch(self) -> Callable[[Tree], Tree] | None:
         if self.stage.on_epoch is None:
             return None
-        change = parallel.over_seeds(self.stage.on_epoch, len(self.seeds), (0,))
-        return self.engine.compile(change, (None,))
+        return self.engine.compile(self.stage.on_epoch, (None,), models=(0,))
 
     def new_state(self, models: Sequence[Model]) -> tuple[Tree, Tree]:
         """Returns the state and the frozen parameters, host side, leaves `[S, ...]`.
@@ -109,11 +108,11 @@ class StageProgram:
         """
         mine = jax.tree.map(self.engine.mine, rows)
         if self.data.resident:
-            return None, iter([self.engine.shard(mine, 2)])
+            return None, iter([self.engine.shard(mine, 2, models=True)])
         stream = self.data.stream(mine, epoch, self.seeds)
         if position is not None:
             stream.restore(position)
-        return stream, (self.engine.shard(batch, 2) for batch in stream)
+        return stream, (self.engine.shard(batch, 2, models=True) for batch in stream)
 
 
 def _stack(trees: list[Tree]) -> Tree:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from affectjax.errors import InputError
 from affectjax.runtime import parallel
 from affectjax.runtime.parallel import AXIS, Engine, ParallelConfig
 
@@ -85,6 +86,8 @@ CONFIGS = {
     "alone": ({"processes": 2}, "processes > 1 needs coordinator"),
     "process": ({"processes": 2, "coordinator": "a:1", "process": 2}, "process"),
     "none": ({"processes": 0}, "processes"),
+    "seeds": ({"seeds": "alone"}, "together"),
+    "apart": ({"seeds": "apart", "processes": 2, "coordinator": "a:1"}, "one process"),
 }
 
 
@@ -92,6 +95,15 @@ CONFIGS = {
 def test_what_a_config_cannot_be(values, message):
     with pytest.raises(ValueError, match=message):
         ParallelConfig(**values)
+
+
+def test_seeds_are_apart_only_where_devices_share_them_evenly(monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: [jax.local_devices()[0]] * 2)
+    groups = lambda where, seeds: parallel.engine(ParallelConfig(seeds=where), seeds).groups  # noqa: E731
+    assert [groups("auto", seeds) for seeds in (1, 2, 3, 4)] == [1, 2, 1, 2]
+    assert groups("together", 4) == 1 and groups("apart", 4) == 2
+    with pytest.raises(InputError, match="3 seeds cannot be shared evenly by 2 devices"):
+        groups("apart", 3)
 
 
 def test_one_process_joins_nothing(monkeypatch):

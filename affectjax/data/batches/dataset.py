@@ -117,7 +117,7 @@ class Dataset:
             self._found[role] = part
         return self._found[role]
 
-    def fits(self, part: Part, *, training: bool = False) -> bool:
+    def fits(self, part: Part, *, training: bool = False, copies: int = 1) -> bool:
         """Returns whether a part may live on the devices.
 
         It must be small enough; and a training with random frames reads them anew in every epoch.
@@ -125,10 +125,11 @@ class Dataset:
         Args:
           part: which examples.
           training: whether it is trained on.
+          copies: how often it lies in one memory.
         """
         if training and self._samples_frames():
             return False
-        return len(part) * self.inputs.nbytes() <= self.config.resident_mib * 2**20
+        return copies * len(part) * self.inputs.nbytes() <= self.config.resident_mib * 2**20
 
     def arrays(self, part: Part) -> Arrays:
         """Returns a whole part in the batch's layout, host side, with the middle frames.
