@@ -400,12 +400,13 @@ def fingerprint(config):
         key = jax.eval_shape(lambda: jax.random.key(0))
         made = jax.eval_shape(lambda key, s=stage, b=batch: s.init(key, b), key)
         rate = optim.schedule(stage.optim, stage.rules.epochs, 3)
-        tx = optim.optimizer(stage.optim, rate)
+        tx = optim.optimizer(stage.optim)
+        said += [str(rate(np.arange(9))), str(stage.settings)]
 
-        def step(made, key, s=stage, b=batch, tx=tx, rate=rate):
-            loss = lambda params: s.loss(params, made[1], b, key)[0]  # noqa: E731
+        def step(made, key, s=stage, b=batch, tx=tx):
+            loss = lambda params: s.loss(params, made[1], b, key, **s.settings)[0]  # noqa: E731
             updates = tx.update(made[0], tx.init(made[0]), made[0])[0]
-            return loss(made[0]), updates, rate(3)
+            return loss(made[0]), updates
 
         start = functools.partial(stage.init, batch=batch)
         for traced in (jax.make_jaxpr(start)(key), jax.make_jaxpr(step)(made, key)):
@@ -484,7 +485,8 @@ def test_every_field_of_umbenet_is_used(monkeypatch, clip_folder):
         batch = task.inputs.zeros(2)
         key = jax.eval_shape(lambda: jax.random.key(0))
         made = jax.eval_shape(lambda key: task.init(key, batch), key)  # noqa: B023
-        jax.eval_shape(lambda made, key: task.stages[0].loss(*made, batch, key), made, key)  # noqa: B023
+        loss = functools.partial(task.stages[0].loss, **task.stages[0].settings)
+        jax.eval_shape(lambda made, key: loss(*made, batch, key), made, key)  # noqa: B023
     config.model.update(text="bert", weights="")
     with pytest.raises(InputError, match=r"bert_weights.* is empty"):
         build(config)

@@ -148,8 +148,8 @@ def twenty_steps(config_path, arguments, combinations, own, out):
     dataset = Dataset(DataConfig("own", own))
     task = base.find(config).Task(config, dataset.inputs, AXIS)
     stage, part = task.stages[0], dataset.part("train")
-    rate = optim.schedule(stage.optim, 9, 4)
-    tx = optim.optimizer(stage.optim, rate)
+    tx = optim.optimizer(stage.optim)
+    rates = np.broadcast_to(optim.schedule(stage.optim, 9, 4)(np.arange(20)), 20)
     params, variables = jax.jit(lambda key: task.init(key, dataset.zeros(2)))(jax.random.key(0))
     state = steps.new_state(params, variables, tx, jax.random.key(1))
     one = jax.tree.map(lambda x: np.asarray(x)[None], state)
@@ -157,12 +157,12 @@ def twenty_steps(config_path, arguments, combinations, own, out):
     losses = {}
     for kind, count in combinations:
         engine = Engine(kind, jax.devices()[:count])
-        chunk = steps.train_chunk(steps.train_step(stage.loss, tx, rate), steps.pick_rows)
-        run = engine.compile(
-            parallel.over_seeds(chunk, 1, (0, 0, None, 0)), (None, None, None, 2), donate=(0,)
-        )
+        chunk = steps.train_chunk(steps.train_step(stage.loss, tx), steps.pick_rows)
+        axes, models = (None, None, None, None, 2), (0, 0, None, None, 0)
+        run = engine.compile(chunk, axes, donate=(0,), models=models)
         data = engine.replicate(dataset.arrays(part))
-        _, measured = run(engine.replicate(one), {}, data, engine.shard(rows, 2))
+        placed, numbers = engine.replicate((one, {"rate": rates, "settings": {}}))
+        _, measured = run(placed, {}, data, numbers, engine.shard(rows, 2))
         losses[f"{kind}-{count}"] = engine.fetch(measured["loss"])[0].tolist()
     Path(out).write_text(json.dumps(losses))
 

@@ -60,7 +60,7 @@ def batch_of(inputs, size=4):
 
 def step(stage, params, variables, batch):
     """Returns the loss before and after a step down the gradient, and that gradient."""
-    run = quick(jax.value_and_grad(stage.loss, has_aux=True))
+    run = quick(jax.value_and_grad(functools.partial(stage.loss, **stage.settings), has_aux=True))
     key = jax.random.key(1)
     (loss, _), gradient = run(params, variables, batch, key)
     moved = jax.tree.map(lambda p, g: p - 0.01 * g, params, gradient)

@@ -14,16 +14,19 @@ from conftest import (
     SIZES,
     STEPS,
     Toy,
+    ToyStage,
     assert_close_lines,
     assert_same_run,
     lines_of,
     newest,
     results_of,
+    section,
     snapshot,
     toy_config,
     two_stages,
     write_own,
 )
+from ml_collections import config_dict
 
 from affectjax.data.batches.dataset import DataConfig, Dataset
 from affectjax.runtime import configs
@@ -479,3 +482,22 @@ def test_checkpoints_are_numbered_by_step_and_two_are_kept(finished):
     assert latest == [3 * STEPS, 3 * STEPS + 1]
     assert int(newest(finished / "checkpoints" / "best").name) in (4, 8, 12)
     assert results_of(finished)[0].keys() >= {"latest", "best", "metrics.jsonl"}
+
+
+@pytest.mark.parametrize(("other", "compiled"), [({}, 1), ({"batch_size": 5}, 2)])
+def test_stages_of_one_loss_and_one_shape_share_what_is_compiled(
+    own, tmp_path, monkeypatch, other, compiled
+):
+    calls, loss = [], Toy.loss
+    monkeypatch.setattr(Toy, "loss", lambda *a: calls.append(1) or loss(*a))
+    stages = config_dict.ConfigDict()
+    stages.first = section(ToyStage, epochs=2, batch_size=8)
+    stages.second = section(ToyStage, **{"epochs": 3, "batch_size": 8} | other)
+    changes = {"optim__schedule": "cosine", "optim__learning_rate": 0.02}
+    loop.train(toy_config(own, stages=stages, **changes), tmp_path)
+    assert len(calls) == compiled  # traced once for each program
+    lines = [line for line in lines_of(tmp_path) if line["split"] == "train"]
+    rates = [line["learning_rate"] for line in lines]
+    # Each stage has a cosine of its own.
+    assert [line["stage"] for line in lines] == ["first"] * 2 + ["second"] * 3
+    assert min(rates[0], rates[2]) > 0.012 and max(rates[1], rates[4]) < 0.007

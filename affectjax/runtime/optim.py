@@ -141,13 +141,17 @@ def schedule(config: OptimConfig, epochs: int, steps: int) -> optax.Schedule:
     return optax.join_schedules([rise, after], [warmup])
 
 
-def optimizer(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
-    """Returns clipping, then Adam with decoupled weight decay, at the given rate."""
+def optimizer(config: OptimConfig) -> optax.GradientTransformation:
+    """Returns clipping, then Adam with decoupled weight decay, at a learning rate of one.
+
+    Its updates times the rate are added to the parameters. So the rate is a number that a compiled
+    step is given, and another one compiles nothing anew.
+    """
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
         optax.scale_by_adam(),
         optax.add_decayed_weights(config.weight_decay) if config.weight_decay else optax.identity(),
-        optax.scale_by_learning_rate(rate),
+        optax.scale(-1.0),
     )
 
 

@@ -81,23 +81,25 @@ def model_of(state: State) -> dict[str, Tree]:
 def train_step(
     loss: Callable[..., Any],
     tx: optax.GradientTransformation,
-    rate: optax.Schedule,
     average_decay: float = 0.0,
-) -> Callable[[State, Tree, Batch], tuple[State, dict[str, jax.Array]]]:
-    """Returns the step `(state, frozen, batch) -> (state, measurements)`.
+) -> Callable[..., tuple[State, dict[str, jax.Array]]]:
+    """Returns the step `(state, frozen, batch, rate, settings) -> (state, measurements)`.
+
+    `rate` is the learning rate of the step, and `settings` are `Stage.settings`.
 
     Args:
       loss: see `Stage.loss`.
-      tx: the optimizer.
-      rate: the learning rate at a step of the stage, to be measured.
+      tx: the optimizer, at a learning rate of one.
       average_decay: of the running average of the parameters, if the state has one.
     """
 
-    def step(state, frozen, batch):
+    def step(state, frozen, batch, rate, settings):
+        rate = rate * state["scale"]
         rng = jax.random.fold_in(jax.random.wrap_key_data(state["rng"]), state["step"])
 
         def objective(params):
-            return loss(merge_params(params, frozen), state["variables"], batch, rng)
+            params = merge_params(params, frozen)
+            return loss(params, state["variables"], batch, rng, **settings)
 
         (_, (variables, measured)), grads = jax.value_and_grad(objective, has_aux=True)(
             state["params"]
@@ -107,11 +109,11 @@ def train_step(
         examples = lax.psum(measured.pop(EXAMPLES), AXIS)
         grads, measured = lax.pmean((grads, measured), AXIS)
         updates, opt = tx.update(grads, state["opt"], state["params"])
-        updates = jax.tree.map(lambda u: u * state["scale"], updates)
+        updates = jax.tree.map(lambda u: u * rate, updates)
         measured |= {
             "grad_norm": optax.tree.norm(grads),
             "update_norm": optax.tree.norm(updates),
-            "learning_rate": rate(state["step"]) * state["scale"],
+            "learning_rate": rate,
             EXAMPLES: examples,
         }
         new = {
@@ -135,8 +137,8 @@ def hold_finished(step: Callable[..., Any]) -> Callable[..., Any]:
     Of several models trained together, one may meet its stop rule before the others.
     """
 
-    def held(state, frozen, batch):
-        new, measured = step(state, frozen, batch)
+    def held(state, *arguments):
+        new, measured = step(state, *arguments)
         keep = lambda a, b: jnp.where(state["active"], a, b)  # noqa: E731
         return jax.tree.map(keep, new, state), measured
 
@@ -156,15 +158,21 @@ def pick_given(data: Tree, batch: Batch) -> Batch:
 
 
 def train_chunk(step: Callable[..., Any], pick: Pick) -> Callable[..., Any]:
-    """Returns `(state, frozen, data, xs) -> (state, measurements [C])`: a scan over C steps.
+    """Returns `(state, frozen, data, numbers, xs) -> (state, measurements [C])`, a scan.
+
+    `numbers` are `rate` `[C]`, the learning rates, and `settings`, see `train_step`.
 
     Args:
       step: see `train_step`.
       pick: makes the batch from `data` and one row of `xs`.
     """
 
-    def run(state, frozen, data, xs):
-        return lax.scan(lambda s, x: step(s, frozen, pick(data, x)), state, xs)
+    def run(state, frozen, data, numbers, xs):
+        def one(state, inputs):
+            x, rate = inputs
+            return step(state, frozen, pick(data, x), rate, numbers["settings"])
+
+        return lax.scan(one, state, (xs, numbers["rate"]))
 
     return run
 

@@ -29,7 +29,7 @@ Tree = Any
 Model = dict[str, Any]
 Batch = Mapping[str, Any]
 Measurements = dict[str, jax.Array]
-Loss = Callable[[Tree, Tree, Batch, jax.Array], tuple[jax.Array, tuple[Tree, Measurements]]]
+Loss = Callable[..., tuple[jax.Array, tuple[Tree, Measurements]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,14 +82,17 @@ class Stage:
       name: stands in every line that is logged.
       rules: how long it is, and which epoch counts.
       optim: optimizer and learning rate.
-      loss: `(params, variables, batch, rng) -> (scalar, (variables, measurements))`, per device;
-        the scalar and the measurements are this device's parts, whose mean over devices counts.
+      loss: `(params, variables, batch, rng, **settings) -> (scalar, (variables, measurements))`,
+        per device; the scalar and the measurements are this device's parts, whose mean over devices
+        counts.
       init: `(key, batch) -> (params, variables)`, new ones, of the model that it trains. Of
         unpaired data sets, `batch` is one of each by name.
       prepare: returns that new model with pretrained weights in place of new ones, where the run
         begins with this stage: the one place where they come in.
       turns: how unpaired data sets share its steps; None for a stage that reads `MAIN` alone.
       trains: whether the parameter of a path, as in "head/kernel", is trained.
+      settings: numbers that the loss is given by name when it runs: two stages with the same loss
+        share what is compiled, though their numbers differ.
       on_epoch: `variables -> variables` at the start of each epoch, None for nothing to do.
       on_end: hand-over of the best `{"params", "variables"}` to the next stage, which may be
         another model. The last stage has one too, for what it leaves in `StageEnd.folder`.
@@ -103,6 +106,7 @@ class Stage:
     prepare: Callable[[Model], Model] = lambda model: model
     turns: Turns | None = None
     trains: Callable[[str], bool] = lambda path: True
+    settings: Mapping[str, float] = dataclasses.field(default_factory=dict)
     on_epoch: Callable[[Tree], Tree] | None = None
     on_end: Callable[[Model, StageEnd], Model] = lambda model, end: model
 

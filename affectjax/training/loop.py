@@ -110,6 +110,7 @@ class Trainer:
     ):
         self.task, self.datasets, self.evaluator = task, datasets, evaluator
         self.engine, self.settings, self.seeds, self.workdir = engine, settings, seeds, workdir
+        self.compiled: dict[Any, Any] = {}  # steps that stages share
         self.checkpoints = RunCheckpoints(workdir.path)
         self.thread = concurrent.futures.ThreadPoolExecutor(1)
         self.writer: MetricWriter | None = None
@@ -197,7 +198,9 @@ class Trainer:
     def _begin_stage(self, index: int, models: list[Model]) -> None:
         """Makes program, state, frozen, best and stopping of a stage that starts from `models`."""
         stage = self.task.stages[index]
-        self.program = StageProgram(stage, index, self.datasets, self.engine, self.seeds)
+        self.program = StageProgram(
+            stage, index, self.datasets, self.engine, self.seeds, self.compiled
+        )
         state, frozen = self.program.new_state(models)
         self.checkpoints.save_frozen(index, frozen)
         self.state, self.frozen = self._place((state, frozen))
@@ -260,7 +263,8 @@ class Trainer:
         chunks: list[Tree] = []
         stream, inputs = program.inputs(rows, self._epoch_of_run(), self.progress.stream)
         for xs in inputs:
-            self.state, measured = program.run_steps(self.state, self.frozen, program.data.data, xs)
+            first = self.progress.epoch * program.data.steps + count
+            self.state, measured = program.run_steps(self.state, self.frozen, first, xs)
             chunks.append(measured)
             if stream is None:
                 continue

@@ -26,8 +26,6 @@ class StageProgram:
     Attributes:
       stage: which.
       data: its training examples.
-      run_steps: `(state, frozen, data, inputs) -> (state, measurements [S, C])`; frees the state
-        that it is given.
     """
 
     def __init__(
@@ -37,6 +35,7 @@ class StageProgram:
         datasets: Mapping[str, Dataset],
         engine: Engine,
         seeds: Sequence[int],
+        compiled: dict[Any, Callable[..., Tree]],
     ):
         """Places the data; compiles when it is first run.
 
@@ -46,6 +45,7 @@ class StageProgram:
           datasets: of the run, by name.
           engine: the devices.
           seeds: S of them.
+          compiled: steps of the stages before, which this one may share; its own are added.
         """
         self.stage, self.index, self.engine, self.seeds = stage, index, engine, seeds
         if stage.turns is None:
@@ -54,14 +54,40 @@ class StageProgram:
         else:
             sizes = stage.rules.batch_size
             self.data = UnpairedTrainingData(datasets, engine, sizes, stage.turns)
+        count = stage.rules.epochs * self.data.steps
         rate = optim.schedule(stage.optim, stage.rules.epochs, self.data.steps)
-        self._optimizer = optim.optimizer(stage.optim, rate)
-        step = steps.train_step(stage.loss, self._optimizer, rate, stage.optim.average_decay)
-        step = steps.hold_finished(step) if len(seeds) > 1 else step
-        chunk = steps.train_chunk(step, self.data.pick)
-        axes, models = (None, None, None, 2), (0, 0, None, 0)
-        self.run_steps = engine.compile(chunk, axes, donate=(0,), models=models)
+        self._rates = np.broadcast_to(np.asarray(rate(np.arange(count)), np.float32), count)
+        self._optimizer = optim.optimizer(stage.optim)
+        key = stage.loss, stage.optim, self.data.pick
+        if key not in compiled:
+            compiled[key] = self._compile_steps()
+        self._run = compiled[key]
         self._on_epoch = self._compile_on_epoch()
+
+    def _compile_steps(self) -> Callable[..., Tree]:
+        decay = self.stage.optim.average_decay
+        step = steps.train_step(self.stage.loss, self._optimizer, decay)
+        step = steps.hold_finished(step) if len(self.seeds) > 1 else step
+        chunk = steps.train_chunk(step, self.data.pick)
+        axes, models = (None, None, None, None, 2), (0, 0, None, None, 0)
+        return self.engine.compile(chunk, axes, donate=(0,), models=models)
+
+    def run_steps(self, state: Tree, frozen: Tree, first: int, inputs: Tree) -> tuple[Tree, Tree]:
+        """Runs C steps; returns the new state and measurements `[S, C]`, and frees the old state.
+
+        Args:
+          state: of the models.
+          frozen: parameters that do not train.
+          first: the number of the first step, from 0 at the start of the stage.
+          inputs: of the C steps, see `inputs`.
+        """
+        count = self.data.steps if self.data.resident else 1
+        numbers = {
+            "rate": self._rates[first : first + count],
+            "settings": dict(self.stage.settings),
+        }
+        numbers = self.engine.replicate(jax.tree.map(np.float32, numbers))
+        return self._run(state, frozen, self.data.data, numbers, inputs)
 
     def _compile_on_epoch(self) -> Callable[[Tree], Tree] | None:
         if self.stage.on_epoch is None:

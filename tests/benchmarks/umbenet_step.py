@@ -167,8 +167,7 @@ def jax_step(task: Task, batch, devices: Sequence[jax.Device]):
       devices: each gets such a batch.
     """
     engine, stage = Engine("shard_map", devices), task.stages[0]
-    rate = optim.schedule(stage.optim, 1, 1)
-    tx = optim.optimizer(stage.optim, rate)
+    tx = optim.optimizer(stage.optim)
     init = jax.jit(lambda key: task.init(key, task.inputs.zeros(2)))
     params, variables = init(jax.random.key(0))
     trained, frozen = steps.split_params(params, lambda path: not path.startswith(FROZEN))
@@ -176,8 +175,12 @@ def jax_step(task: Task, batch, devices: Sequence[jax.Device]):
     state, frozen = engine.replicate((state, frozen))
     batch = jax.tree.map(lambda x: np.concatenate([x] * len(devices)), batch)
     batch = engine.shard(batch, 0)
-    step = steps.train_step(stage.loss, tx, rate)
-    step = engine.compile(step, (None, None, 0), donate=(0,))
+    one_step, rate = steps.train_step(stage.loss, tx), stage.optim.learning_rate
+    step = engine.compile(
+        lambda state, frozen, batch: one_step(state, frozen, batch, rate, stage.settings),
+        (None, None, 0),
+        donate=(0,),
+    )
     program = timing.compiled(step, state, frozen, batch)
     held = {"state": state}
 

@@ -64,11 +64,11 @@ def test_warmup_as_long_as_the_stage_is_no_error():
 
 def updates(config, gradients, params, steps=1, rate=0.1):
     """Returns the last update of `steps` equal gradients."""
-    transform = optim.optimizer(config, optim.schedule(OptimConfig(learning_rate=rate), 1, 1))
+    transform = optim.optimizer(config)
     state = transform.init(params)
     for _ in range(steps):
         update, state = transform.update(gradients, state, params)
-    return update
+    return jax.tree.map(lambda x: rate * x, update)
 
 
 def test_first_step_of_adam_is_the_rate_against_the_sign():
@@ -80,19 +80,19 @@ def test_first_step_of_adam_is_the_rate_against_the_sign():
 
 
 def test_two_steps_of_adam_by_hand():
-    transform = optim.optimizer(OptimConfig(clip_norm=0.0), lambda step: 0.1 / (1 + step))
+    transform = optim.optimizer(OptimConfig(clip_norm=0.0))
     state = transform.init(jnp.zeros(()))
     _, state = transform.update(jnp.array(1.0), state)
     update, _ = transform.update(jnp.array(3.0), state)
     # First moment 0.9 * 0.1 * 1 + 0.1 * 3, second 0.999 * 0.001 * 1 + 0.001 * 9; both unbiased.
     first = (0.09 + 0.3) / (1 - 0.9**2)
     second = (0.000999 + 0.009) / (1 - 0.999**2)
-    assert float(update) == pytest.approx(-0.05 * first / (np.sqrt(second) + 1e-8), rel=1e-4)
+    assert float(update) == pytest.approx(-first / (np.sqrt(second) + 1e-8), rel=1e-4)
 
 
 def clipped_by(config, gradients):
     """Returns by what gradients are multiplied before Adam sees them, from its first moment."""
-    transform = optim.optimizer(config, lambda step: 0.1)
+    transform = optim.optimizer(config)
     state = transform.init(jnp.zeros_like(gradients))
     _, state = transform.update(gradients, state, jnp.zeros_like(gradients))
     moments = [x for x in jax.tree.leaves(state) if x.shape == gradients.shape]

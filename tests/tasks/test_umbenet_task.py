@@ -98,9 +98,14 @@ def stage(of, name):
     return next(stage for stage in of.stages if stage.name == name)
 
 
+def loss_of(stage):
+    """Returns a stage's loss with the numbers of its own."""
+    return functools.partial(stage.loss, **stage.settings)
+
+
 def compiled(of, name):
     """Returns `params, variables, batch, key -> ((loss, (variables, measured)), gradient)`."""
-    return quick(jax.value_and_grad(stage(of, name).loss, has_aux=True))
+    return quick(jax.value_and_grad(loss_of(stage(of, name)), has_aux=True))
 
 
 @functools.cache
@@ -412,8 +417,8 @@ def test_a_batch_split_in_two_gives_the_loss_of_the_whole():
     params, variables = start(split)
     batch = batch_of(np.random.default_rng(2).random((B, 3)) < 0.7)
     batch["weight"][5] = 0
-    loss, (after, measured) = quick(stage(whole, "missing").loss)(params, variables, batch, KEY)
-    each = jax.vmap(stage(split, "missing").loss, (None, None, 0, None), axis_name="batch")
+    loss, (after, measured) = quick(loss_of(stage(whole, "missing")))(params, variables, batch, KEY)
+    each = jax.vmap(loss_of(stage(split, "missing")), (None, None, 0, None), axis_name="batch")
     halves = jax.tree.map(lambda x: x.reshape(2, B // 2, *x.shape[1:]), batch)
     losses, (changed, parts) = quick(each)(params, variables, halves, KEY)
     np.testing.assert_allclose(np.mean(losses), loss, rtol=1e-5)
@@ -509,7 +514,7 @@ def test_stages_stand_in_their_order_with_their_own_rules():
         0,
     )
     assert (second.name, second.rules.batch_size, second.rules.stop_accuracy) == ("missing", 3, 0.8)
-    assert [one.loss.args[0].usage_penalty for one in of.stages] == [2.0, 0.0]
+    assert [one.settings["usage_penalty"] for one in of.stages] == [2.0, 0.0]
     assert [one.name for one in task_of(stages={"missing": {}}).stages] == ["missing"]
 
 

@@ -23,7 +23,7 @@ from affectjax.data.batches.config import FewerClasses
 from affectjax.data.batches.inputs import Inputs
 from affectjax.encoders import augmentation
 from affectjax.errors import InputError
-from affectjax.models.umbenet import POOL, UMBEnet
+from affectjax.models.umbenet import POOL
 from affectjax.ops import losses, prompts
 from affectjax.ops.dropout import global_rows
 from affectjax.runtime import configs
@@ -117,7 +117,6 @@ class Task:
             if name not in sections:
                 continue
             read = configs.read(UMBEnetStage, sections[name], f"config.stages.{name}")
-            model = self.model.clone(usage_penalty=read.usage_penalty)
             pool = functools.partial(hand_over, threshold=read.transfer_threshold)
             hands_over = {} if name == STAGES[-1] else {"on_end": pool}
             stages.append(
@@ -125,7 +124,11 @@ class Task:
                     name=name,
                     rules=read.rules(),
                     optim=optim,
-                    loss=functools.partial(self.loss, model, read.shows),
+                    loss=self.loss,
+                    settings={
+                        "shows": SHOWS.index(read.shows),
+                        "usage_penalty": read.usage_penalty,
+                    },
                     init=self.init,
                     trains=lambda path: not path.startswith(self.assembly.frozen),
                     prepare=self.load_pretrained,
@@ -150,17 +153,22 @@ class Task:
 
     def loss(
         self,
-        model: UMBEnet,
-        shows: str,
         params: Tree,
         variables: Tree,
         batch: Batch,
         rng: jax.Array,
+        *,
+        shows: jax.Array,
+        usage_penalty: jax.Array,
     ) -> tuple[jax.Array, tuple[Tree, Measurements]]:
-        """Returns this device's part of the loss: cross-entropy, pull, and L1 of the gates."""
+        """Returns this device's part of the loss: cross-entropy, pull, and L1 of the gates.
+
+        Of `shows`, the place in `SHOWS`; see `UMBEnetStage`.
+        """
         s = self.settings
         drop, show, change = jax.random.split(rng, 3)
         batch = self._augment(self._show(shows, variables, batch, show), change)
+        model = self.model.clone(usage_penalty=usage_penalty)
         (logits, out), changed = model.apply(
             {"params": params, **variables},
             batch,
@@ -190,15 +198,15 @@ class Task:
         pool = pool | {"turn": pool["turn"] + 1}
         return loss, ({POOL: {"pool": pool}}, measured)
 
-    def _show(self, shows: str, variables: Tree, batch: Batch, key: jax.Array) -> Batch:
+    def _show(self, shows: jax.Array, variables: Tree, batch: Batch, key: jax.Array) -> Batch:
         """Returns the batch with what the stage does not show absent; weight 0 where all is."""
         present = jnp.stack([batch["present"][m] for m in self.modalities], axis=1)
-        if shows == "one":
-            order = [self.modalities.index(m) for m in TURNS if m in self.modalities]
-            turn = jnp.array(order)[variables[POOL]["pool"]["turn"] % len(order)]
-            present = present & (jnp.arange(len(order)) == turn)
-        elif shows == "subset":
-            present = present & random_subset(present, key, self.axis_name)
+        order = [self.modalities.index(m) for m in TURNS if m in self.modalities]
+        turn = jnp.array(order)[variables[POOL]["pool"]["turn"] % len(order)]
+        one = present & (jnp.arange(len(order)) == turn)
+        subset = random_subset(present, key, self.axis_name)
+        ways = {"one": one, "subset": subset, "all": present}
+        present = jnp.stack([ways[name] for name in SHOWS])[jnp.int32(shows)]
         shown = {m: present[:, i] for i, m in enumerate(self.modalities)}
         weight = batch["weight"] * present.any(-1)
         return {**batch, "present": {**batch["present"], **shown}, "weight": weight}
