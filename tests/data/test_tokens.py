@@ -2,6 +2,8 @@
 
 import json
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -144,3 +146,31 @@ def test_tokenizer_without_an_end(tmp_path):
     path.write_text(json.dumps({k: v for k, v in config.items() if k != "eos_token"}))
     with pytest.raises(InputError, match="names no token that begins or none that ends a text"):
         Tokenizer.load(tmp_path)
+
+
+def test_transformers_reads_what_is_saved(trained, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    trained.save(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
+    assert (theirs.pad_token_id, theirs.bos_token_id, theirs.eos_token_id) == (0, 1, 2)
+    for text in TEXTS[:6]:
+        assert theirs(text, add_special_tokens=False)["input_ids"] == trained.words(text)
+
+
+def test_special_tokens_that_the_vocabulary_lacks_are_refused(trained, tmp_path):
+    trained.save(tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token": "<end>"}))
+    with pytest.raises(InputError, match="no number for its token '<end>'"):
+        Tokenizer.load(tmp_path)
+
+
+def test_what_a_run_has_saved_is_read_without_transformers(trained, tmp_path):
+    trained.save(tmp_path)
+    code = (
+        "import sys; from affectjax.data.batches.tokenizer import Tokenizer;"
+        "Tokenizer.load(sys.argv[1]); print({'torch', 'transformers'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "set()"

@@ -3,23 +3,28 @@
 Letters: N texts, L tokens of a row.
 """
 
-from __future__ import annotations
-
-import typing
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import tokenizers
 
 from affectjax.errors import InputError
 
-if typing.TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
-
 PAD, SOS, EOS = "<pad>", "<sos>", "<eos>"
+WHOLE, CONFIG = "tokenizer.json", "tokenizer_config.json"
 # What a Hugging Face folder has at least one of, the newer layout first.
-FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
+FILES = (WHOLE, "vocab.txt", "vocab.json")
+# Classes of transformers whose tokenizer.json says all; others change what they have read.
+PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend")
+# Names of a folder's config for the tokens that we need, those of BERT last.
+NAMES = {
+    "sos": ("bos_token", "cls_token"),
+    "eos": ("eos_token", "sep_token"),
+    "pad": ("pad_token",),
+}
 
 
 class Tokenizer:
@@ -32,28 +37,33 @@ class Tokenizer:
       pad: number that stands where there is none; `eos` where the folder names no other.
     """
 
-    def __init__(self, fast: PreTrainedTokenizerFast, where: str = "the tokenizer"):
-        """Wraps a tokenizer of transformers.
+    def __init__(
+        self, backend: tokenizers.Tokenizer, special: dict[str, str], where: str = "the tokenizer"
+    ):
+        """Wraps a tokenizer of the library `tokenizers`.
 
         Args:
-          fast: one with a Rust backend.
+          backend: it; what it does to whole texts, such as cutting them, is switched off.
+          special: its tokens by the keys of `NAMES`; "pad" may lack.
           where: its folder, for messages.
         """
-        sos = fast.cls_token_id if fast.bos_token_id is None else fast.bos_token_id
-        eos = fast.sep_token_id if fast.eos_token_id is None else fast.eos_token_id
-        if sos is None or eos is None:
+        if "sos" not in special or "eos" not in special:
             raise InputError(f"{where} names no token that begins or none that ends a text")
-        self._fast, self._backend = fast, fast.backend_tokenizer
+        self._backend, self._special = backend, special
         # A person may write "<eos>" in a sentence: that is text, not the end of it.
-        self._backend.encode_special_tokens = True
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        self.sos, self.eos = sos, eos
-        self.pad = eos if fast.pad_token_id is None else fast.pad_token_id
-        self.vocab = 1 + max(self._backend.get_vocab(with_added_tokens=True).values())
+        backend.encode_special_tokens = True
+        backend.no_truncation()
+        backend.no_padding()
+        numbers = {key: backend.token_to_id(token) for key, token in special.items()}
+        unknown = [special[key] for key, number in numbers.items() if number is None]
+        if unknown:
+            raise InputError(f"{where} has no number for its token {unknown[0]!r}")
+        self.sos, self.eos = numbers["sos"], numbers["eos"]
+        self.pad = numbers.get("pad", self.eos)
+        self.vocab = 1 + max(backend.get_vocab(with_added_tokens=True).values())
 
     @classmethod
-    def load(cls, folder: str | Path) -> Tokenizer:
+    def load(cls, folder: str | Path) -> Self:
         """Returns the tokenizer of a local Hugging Face folder; the network is never asked.
 
         Raises:
@@ -62,19 +72,17 @@ class Tokenizer:
         folder = Path(folder)
         if not any((folder / name).is_file() for name in FILES):
             raise InputError(f"{folder} holds no tokenizer: none of {', '.join(FILES)} is there")
-        from transformers import AutoTokenizer  # Here, because it takes seconds.
-
         try:
-            fast = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            backend, special = _plain(folder) or _of_transformers(folder)
+        except InputError:
+            raise
         except Exception as error:  # The Rust half raises no narrower one.
             reason = str(error).strip().split("\n")[0]
             raise InputError(f"the tokenizer in {folder} cannot be read: {reason}") from error
-        if not fast.is_fast:
-            raise InputError(f"the tokenizer in {folder} has no fast version, which is needed")
-        return cls(fast, str(folder))
+        return cls(backend, special, str(folder))
 
     @classmethod
-    def train(cls, texts: Iterable[str | None], vocab: int = 2000) -> Tokenizer:
+    def train(cls, texts: Iterable[str | None], vocab: int = 2000) -> Self:
         """Returns a byte-level BPE of the lower-cased `texts`; no text has an unknown in it.
 
         The same texts give the same tokenizer on every machine, in whatever order they come.
@@ -91,8 +99,6 @@ class Tokenizer:
         least = len(special) + len(alphabet)
         if vocab < least:
             raise InputError(f"a tokenizer of {vocab} tokens is too small: at least {least}")
-        from transformers import PreTrainedTokenizerFast  # Here, because it takes seconds.
-
         backend = tokenizers.Tokenizer(tokenizers.models.BPE())
         backend.normalizer = tokenizers.normalizers.Sequence(
             [tokenizers.normalizers.NFC(), tokenizers.normalizers.Lowercase()]
@@ -107,15 +113,16 @@ class Tokenizer:
             show_progress=False,
         )
         backend.train_from_iterator((text for text in texts if text), trainer)
-        return cls(
-            PreTrainedTokenizerFast(
-                tokenizer_object=backend, pad_token=PAD, bos_token=SOS, eos_token=EOS
-            )
-        )
+        return cls(backend, {"pad": PAD, "sos": SOS, "eos": EOS})
 
     def save(self, folder: str | Path) -> None:
-        """Writes it as a Hugging Face folder, for `load`."""
-        self._fast.save_pretrained(folder)
+        """Writes it as a Hugging Face folder, for `load` and for transformers."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._backend.save(str(folder / WHOLE))
+        named = {NAMES[key][0]: token for key, token in self._special.items()}
+        content = {"tokenizer_class": PLAIN[0], **named}
+        (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def words(self, text: str) -> list[int]:
         """Returns the numbers of the tokens of `text`, without SOS and EOS."""
@@ -145,3 +152,37 @@ class Tokenizer:
             ids[i, : len(row)] = row
             mask[i, : len(row)] = True
         return ids, mask
+
+
+Read = tuple[tokenizers.Tokenizer, dict[str, str]]
+
+
+def _plain(folder: Path) -> Read | None:
+    """Returns a folder's tokenizer and its special tokens; None where transformers must read it."""
+    if not (folder / WHOLE).is_file() or not (folder / CONFIG).is_file():
+        return None
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if config.get("tokenizer_class") not in PLAIN:
+        return None
+    return tokenizers.Tokenizer.from_file(str(folder / WHOLE)), _special(config)
+
+
+def _of_transformers(folder: Path) -> Read:
+    from transformers import AutoTokenizer  # Here, because it takes seconds.
+
+    fast = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if not fast.is_fast:
+        raise InputError(f"the tokenizer in {folder} has no fast version, which is needed")
+    named = {name: getattr(fast, name) for names in NAMES.values() for name in names}
+    return fast.backend_tokenizer, _special(named)
+
+
+def _special(config: dict[str, Any]) -> dict[str, str]:
+    """Returns the tokens by the keys of `NAMES`, from those of a config by their names there."""
+    found = {}
+    for key, names in NAMES.items():
+        tokens = [config[name] for name in names if config.get(name) is not None]
+        if tokens:
+            # Either the token, or a description of it.
+            found[key] = tokens[0]["content"] if isinstance(tokens[0], dict) else tokens[0]
+    return found
