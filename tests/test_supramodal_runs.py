@@ -155,7 +155,7 @@ def tiny(raw, part="", **changes):
             stage.selective = False
         else:
             stage.update(epochs=EPOCHS[name], batch_size=8)
-    config.train.update(eval_batch_size=8, progress=False)
+    config.train.update(eval_batch_size=8, progress=False, baselines=False)
     for key, value in changes.items():
         *sections, last = key.split("__")
         functools.reduce(lambda part, name: part[name], sections, config)[last] = value

@@ -23,7 +23,7 @@ from affectjax.runtime.preemption import EXIT_CODE, Preemption
 from affectjax.runtime.workdir import MetricWriter, Workdir
 from affectjax.tasks import base
 from affectjax.tasks.base import Model
-from affectjax.training import early_stopping, folds, progress, run_config
+from affectjax.training import baselines, early_stopping, folds, progress, run_config
 from affectjax.training.evaluator import Evaluator
 from affectjax.training.progress import Progress, Series
 from affectjax.training.run_checkpoints import RunCheckpoints
@@ -337,4 +337,8 @@ class Trainer:
         """Writes eval/ for validation and test split; returns the metrics of the test split."""
         model, names = self._with_frozen(self.best), self.task.stages[-1].data_sets
         self.evaluator.write_results(self.workdir, model, names, "valid")
-        return self.evaluator.write_results(self.workdir, model, names, "test")
+        result = self.evaluator.write_results(self.workdir, model, names, "test")
+        # Every process has all of the data at hand; the others wait for this one where they save.
+        if self.settings.baselines and jax.process_index() == 0:
+            baselines.write(self.workdir.path, self.task, self.datasets, names)
+        return result
