@@ -7,9 +7,10 @@ Letters: N examples.
 """
 
 import dataclasses
+import functools
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from absl import logging
 
 from affectjax import metrics
-from affectjax.data.batches.dataset import Dataset
+from affectjax.data.batches.dataset import Dataset, Part
 from affectjax.data.batches.splits import share
 from affectjax.modalities import MODALITIES
 from affectjax.runtime.workdir import write_json
@@ -57,9 +58,9 @@ def write(
 def of_data_set(scorer: base.Scorer, dataset: Dataset) -> Result:
     """Returns `metrics`, the names that a run is judged by first, and `baselines` by name.
 
-    Each has its metrics by split, the `examples` that it learned from and, of a linear model, its
-    `penalty`, the number of its `features`, and `groups`, how many videos or speakers the examples
-    are of.
+    Each has its metrics by split, the `examples` that it learned from and, of a linear model, of
+    how many `groups`, videos or speakers, these are, the number of its `features`, and its
+    `penalty`.
 
     Args:
       scorer: says what the model sees, and measures.
@@ -85,29 +86,45 @@ def of_data_set(scorer: base.Scorer, dataset: Dataset) -> Result:
         train = train.only(share(label, MOST / len(train), linear.SEED))
         label = dataset.labels(train)
     groups = dataset.groups(train)
-    columns = _columns(dataset, {"train": train, **parts}, scorer.modalities)
+    choose = functools.partial(linear.choose, spec, label=label, groups=groups)
+    columns = _columns(dataset, {"train": train, **parts}, scorer.modalities, choose)
     for name, own in columns.items():
         x = own.pop("train")
-        penalty, said = linear.fit(spec, x, label, groups, own)
+        penalty, _ = choose(x)
         found[f"{LINEAR}{name}"] = {
             "examples": len(train),
             "groups": len(set(groups)),
             "features": x.shape[1],
             "penalty": penalty,
-            **measure(said),
+            **measure(linear.predict(spec, x, label, penalty, own)),
         }
     return {"metrics": _judged_by(scorer, always["test"], truth["test"]), "baselines": found}
 
 
 def _columns(
-    dataset: Dataset, parts: Mapping[str, Any], modalities: Sequence[str]
+    dataset: Dataset,
+    parts: Mapping[str, Part],
+    modalities: Sequence[str],
+    choose: Callable[[np.ndarray], tuple[float, float]],
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Returns by name, a modality or "all", the scaled columns of each part `[N, F]`."""
+    """Returns by name, a modality or "all", the scaled columns of each part `[N, F]`.
+
+    Args:
+      dataset: of the parts.
+      parts: by name, "train" among them.
+      modalities: those that the model sees.
+      choose: see `linear.choose`: of the forms of a modality the one with the least loss counts.
+    """
     pooled = {name: pooling.pool(dataset, part, modalities) for name, part in parts.items()}
-    found = {}
+    found: dict[str, dict[str, np.ndarray]] = {}
     for m in modalities:
-        scaler = linear.Scaler(pooled["train"][m])
-        found[m] = {name: scaler(own[m]) for name, own in pooled.items()}
+        least = np.inf
+        for form in pooling.forms(dataset.inputs.kinds[m], pooled["train"][m].shape[1]):
+            scaler = linear.Scaler(pooled["train"][m][:, form])
+            scaled = {name: scaler(own[m][:, form]) for name, own in pooled.items()}
+            _, loss = choose(scaled["train"])
+            if m not in found or loss < least:
+                found[m], least = scaled, loss
     if len(modalities) > 1:
         found["all"] = {
             name: np.concatenate([found[m][name] for m in modalities], axis=1) for name in parts
@@ -152,7 +169,7 @@ class Standing:
         where = f" of {self.of}" if self.of else ""
         return (
             f"the model{where} is below its best linear baseline: {name} "
-            f"{self.rows[MODEL][name]:.4f}, and {best} has {self.rows[best][name]:.4f}"
+            f"{number(self.rows[MODEL][name])}, and {best} has {number(self.rows[best][name])}"
         )
 
     def _value(self, row: str) -> float:

@@ -6,6 +6,8 @@ thread: the products are small, and the numbers are the same on every machine wi
 Letters: N examples, F features, C classes, K binary tasks, P penalties.
 """
 
+import contextlib
+import functools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,10 +21,12 @@ from affectjax.training.pooling import Vectors
 # Strong ones first. One is as strong as the features of a modality together, see `Scaler`.
 PENALTIES = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 FOLDS, SEED = 5, 0
+# Weaker penalties than the best so far that are tried.
+PATIENCE = 2
 # Words are told apart by the tokens that stand in the most texts, this many.
 TOKENS = 2000
 # Steps of logistic regression at most, and the gradient at which it ends.
-STEPS, TOLERANCE = 200, 1e-3
+STEPS, TOLERANCE = 200, 1e-4
 # The least probability that a logarithm is taken of.
 LEAST = 1e-6
 
@@ -84,46 +88,70 @@ def constant(spec: LabelSpec, label: np.ndarray, count: int) -> np.ndarray:
     return np.tile(said, (count, *[1] * np.ndim(said)))
 
 
-def fit(
-    spec: LabelSpec,
-    train: np.ndarray,
-    label: np.ndarray,
-    groups: Sequence[str],
-    others: Mapping[str, np.ndarray],
-) -> tuple[float, dict[str, np.ndarray]]:
-    """Returns the penalty and, by name, the predictions `[N, ...]` of the other parts.
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keeps scikit-learn to one thread, and what it would say of it to itself.
 
-    Args:
-      spec: what the labels mean.
-      train: `[N, F]`, scaled.
-      label: of them.
-      groups: N names, the video or speaker of each; no two folds share one.
-      others: by name `[N, F]`, scaled.
+    Steps that were not enough, and folds that lack a class, change the place of a penalty among the
+    others by next to nothing.
     """
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1), warnings.catch_warnings():
-        # Steps that were not enough change a penalty's place among the others by next to nothing.
         warnings.simplefilter("ignore")
-        penalty = choose(spec, train, label, groups)
-        whole = np.concatenate(list(others.values()))
-        said = path(spec, train, label, whole, (penalty,))[0]
-    ends = np.cumsum([len(x) for x in others.values()])[:-1]
-    return penalty, dict(zip(others, np.split(said, ends), strict=True))
+        yield
 
 
-def choose(spec: LabelSpec, x: np.ndarray, label: np.ndarray, groups: Sequence[str]) -> float:
-    """Returns the penalty with the least loss over the folds; the middle one where there are none.
+def choose(
+    spec: LabelSpec, x: np.ndarray, label: np.ndarray, groups: Sequence[str]
+) -> tuple[float, float]:
+    """Returns the penalty with the least loss over the folds, and that loss.
 
-    The loss of scores is the squared error, of classes and binary tasks the cross-entropy.
+    The loss of scores is the squared error, of classes and binary tasks the cross-entropy. Where
+    there are no folds, it is NaN, and the penalty the middle one.
 
-    Args: see `fit`.
+    Args:
+      spec: what the labels mean.
+      x: `[N, F]`, scaled, of the training part.
+      label: of them.
+      groups: N names, the video or speaker of each; no two folds share one.
     """
-    loss = np.zeros(len(PENALTIES))
-    for train, held in folds(spec, label, groups):
-        said = path(spec, x[train], label[train], x[held], PENALTIES)
-        loss += [_loss(spec, own, label[held]) for own in said]
-    return PENALTIES[int(loss.argmin())] if loss.any() else PENALTIES[len(PENALTIES) // 2]
+    with _quietly():
+        cut = list(folds(spec, label, groups))
+        paths = [path(spec, x[train], label[train], x[held], PENALTIES) for train, held in cut]
+        truth = [label[held] for _, held in cut]
+        losses: list[float] = []
+        for said in zip(*paths, strict=True):
+            losses.append(sum(map(functools.partial(_loss, spec), said, truth)))
+            if len(losses) - np.argmin(losses) > PATIENCE:
+                break
+    if not losses:
+        return PENALTIES[len(PENALTIES) // 2], np.nan
+    best = int(np.argmin(losses))
+    return PENALTIES[best], losses[best] / sum(map(len, truth))
+
+
+def predict(
+    spec: LabelSpec,
+    x: np.ndarray,
+    label: np.ndarray,
+    penalty: float,
+    others: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """Returns by name the predictions `[N, ...]` for other parts.
+
+    Args:
+      spec: what the labels mean.
+      x: `[N, F]`, scaled, of the training part.
+      label: of them.
+      penalty: one of `PENALTIES`.
+      others: by name `[N, F]`, scaled.
+    """
+    with _quietly():
+        said = path(spec, x, label, np.concatenate(list(others.values())), (penalty,))
+        said = next(said)
+    ends = np.cumsum([len(own) for own in others.values()])[:-1]
+    return dict(zip(others, np.split(said, ends), strict=True))
 
 
 def folds(
@@ -131,7 +159,7 @@ def folds(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields the rows to train on and those held out: whole groups, of classes like shares.
 
-    Args: see `fit`.
+    Args: see `choose`.
     """
     from sklearn import model_selection
 
@@ -157,8 +185,8 @@ def path(
     label: np.ndarray,
     others: np.ndarray,
     penalties: Sequence[float],
-) -> np.ndarray:
-    """Returns `[P, N, ...]`: the predictions for `others` `[N, F]` with each penalty.
+) -> Iterator[np.ndarray]:
+    """Yields for each penalty the predictions `[N, ...]` for `others` `[N, F]`.
 
     Args:
       spec: what the labels mean.
@@ -168,16 +196,19 @@ def path(
       penalties: strong ones first: each model starts from the one before.
     """
     if spec.kind == "score":
-        return _ridge(x, label, others, penalties)
-    if spec.kind == "class":
-        return _logistic(x, label, others, penalties, len(spec.classes))
-    each = [_logistic(x, own, others, penalties, 2)[..., 1] for own in label.T]
-    return np.stack(each, axis=-1)
+        yield from _ridge(x, label, others, penalties)
+    elif spec.kind == "class":
+        yield from _logistic(x, label, others, penalties, len(spec.classes))
+    else:
+        tasks = [_logistic(x, own, others, penalties, 2) for own in label.T]
+        for said in zip(*tasks, strict=True):
+            yield np.stack([own[:, 1] for own in said], axis=1)
 
 
 def _ridge(
     x: np.ndarray, label: np.ndarray, others: np.ndarray, penalties: Sequence[float]
 ) -> np.ndarray:
+    """Returns `[P, N]`."""
     from sklearn.linear_model import Ridge
 
     # One target for each penalty: what they have in common is computed once.
@@ -188,20 +219,20 @@ def _ridge(
 
 def _logistic(
     x: np.ndarray, label: np.ndarray, others: np.ndarray, penalties: Sequence[float], classes: int
-) -> np.ndarray:
+) -> Iterator[np.ndarray]:
+    """Yields `[N, C]`; a class that nobody shows is never said."""
     from sklearn.linear_model import LogisticRegression
 
-    said = np.zeros((len(penalties), len(others), classes))
-    there = np.unique(label)
-    if len(there) == 1:
-        said[..., there[0]] = 1
-        return said
     x, others = x.astype(np.float32), others.astype(np.float32)
+    there = np.unique(label)
     model: Any = LogisticRegression(max_iter=STEPS, tol=TOLERANCE, warm_start=True)
-    for i, penalty in enumerate(penalties):
-        model.set_params(C=1 / penalty).fit(x, label)
-        said[i][:, model.classes_] = model.predict_proba(others)
-    return said
+    for penalty in penalties:
+        said = np.zeros((len(others), classes))
+        if len(there) == 1:
+            said[:, there] = 1
+        else:
+            said[:, there] = model.set_params(C=1 / penalty).fit(x, label).predict_proba(others)
+        yield said
 
 
 def _loss(spec: LabelSpec, said: np.ndarray, label: np.ndarray) -> float:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from affectjax.data.batches.dataset import Dataset, Part
+from affectjax.data.batches.inputs import Kind
 from affectjax.data.batches.streams import rows_of
 from affectjax.data.media import codec
 from affectjax.modalities import SAMPLE_RATE
@@ -47,6 +48,19 @@ def pool(dataset: Dataset, part: Part, modalities: Sequence[str]) -> dict[str, V
         for m, function in functions.items():
             found[m].append(function(batch[m]["x"], batch[m]["mask"]))
     return {m: _join(own)[: len(part)] for m, own in found.items()}
+
+
+def forms(kind: Kind, width: int) -> list[slice]:
+    """Returns the columns of vectors among which a linear model may choose.
+
+    Of feature sequences the means alone, or the deviations too, which help or only add noise.
+
+    Args:
+      kind: of the modality.
+      width: F.
+    """
+    whole = slice(0, width)
+    return [slice(0, width // 2), whole] if kind.kind == "features" else [whole]
 
 
 def _join(chunks: list[Vectors]) -> Vectors:

@@ -21,6 +21,7 @@ from affectjax.data.batches.inputs import Inputs
 from affectjax.data.labels import LabelSpec
 from affectjax.encoders import augmentation
 from affectjax.errors import InputError
+from affectjax.metrics import Answers
 from affectjax.models.supramodal import Supramodal
 from affectjax.ops import contrast, losses
 from affectjax.runtime.steps import EXAMPLES
@@ -374,7 +375,7 @@ class SourceScorer:
 
     def answers(
         self, predictions: Mapping[str, np.ndarray], label: np.ndarray
-    ) -> dict[str, metrics.Answers]:
+    ) -> dict[str, Answers]:
         """Returns those of the emotions, where they are taught, and of the sentiments.
 
         A baseline has probabilities of emotions alone: a sentiment is as probable as its emotions
@@ -382,12 +383,12 @@ class SourceScorer:
         """
         merged, own = self.learner.merged[self.name], {}
         if self.trained:
-            own[""] = metrics.Answers("class", predictions["probability"], label, self.spec.classes)
+            own[""] = Answers("class", predictions["probability"], label, self.spec.classes)
         three = predictions.get("three")
         if three is None:
             three = predictions["probability"] @ (merged[:, None] == np.arange(3))
         rows = np.flatnonzero(merged[label] >= 0)
-        kept = metrics.Answers("class", three[rows], merged[label[rows]], emotions.THREE, rows)
+        kept = Answers("class", three[rows], merged[label[rows]], emotions.THREE, rows)
         return {**own, "three/": kept}
 
     def table(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -23,6 +23,7 @@ from affectjax.data.batches.config import FewerClasses
 from affectjax.data.batches.inputs import Inputs
 from affectjax.encoders import augmentation
 from affectjax.errors import InputError
+from affectjax.metrics import Answers
 from affectjax.models.umbenet import POOL, UMBEnet
 from affectjax.ops import losses, prompts
 from affectjax.ops.dropout import global_rows
@@ -243,9 +244,9 @@ class Task:
 
     def answers(
         self, predictions: Mapping[str, np.ndarray], label: np.ndarray
-    ) -> dict[str, metrics.Answers]:
+    ) -> dict[str, Answers]:
         """Returns those of all classes and, where some are left out, of the others."""
-        whole = metrics.Answers("class", predictions["probability"], label, self.spec.classes)
+        whole = Answers("class", predictions["probability"], label, self.spec.classes)
         if not self.without:
             return {"": whole}
         return {"": whole, f"without_{'_'.join(self.without)}/": whole.without(self.without)}
