@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from clip_media import raw_files
 from conftest import CLASSES, CONFIG_FILE, SIZES, toy_config
 from scipy import sparse
 from sklearn.dummy import DummyClassifier
@@ -344,3 +345,56 @@ def test_folds_have_the_mean_of_their_baselines(tmp_path, own):
 def test_without_baselines_nothing_is_said(finished):
     assert baselines.standings(finished) == []
     assert run_report.standing_tables(finished, "test") == []
+
+
+# ---- raw clips ----------------------------------------------------------------------------------
+
+# Video, sound and words; one has all, the others lack some.
+CLIPS = (
+    ("whole.mp4", "", "What a day!"),
+    ("pictures", "", "Well, well."),
+    ("", "tone.wav", ""),
+    ("face.png", "", ""),
+    ("", "", "What a day, again."),
+    ("silent.mp4", "tone.wav", "All of a day."),
+)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    rows = [
+        (f"{split}_{i}", split, CLASSES[i % 3], *files)
+        for split in ("train", "valid", "test")
+        for i, files in enumerate(CLIPS)
+    ]
+    folder = raw_files(tmp_path_factory.mktemp("clips") / "raw", rows)
+    config = DataConfig(
+        "clips", str(folder), view="clips", image_size=32, frames=3, seconds=0.2, detector="none"
+    )
+    return Dataset(config)
+
+
+def test_raw_clips_are_pooled_from_their_batches(clips):
+    part = clips.part("train")
+    found, arrays = pooling.pool(clips, part, MODALITIES), clips.arrays(part)
+    dense = {m: own.toarray() if sparse.issparse(own) else own for m, own in found.items()}
+    shown = {m: own.any(1).tolist() for m, own in dense.items()}
+    assert shown["audio"] == [True, False, True, False, False, True]
+    assert shown["vision"] == [True, True, False, True, False, True]
+    assert shown["text"] == [True, True, False, False, True, True]
+    np.testing.assert_allclose(
+        found["vision"][3], pooling.picture(arrays["vision"]["x"][3, 0]), atol=1e-6
+    )
+    counts = np.asarray(found["text"].sum(1)).ravel()
+    np.testing.assert_array_equal(counts, arrays["text"]["mask"].sum(1))
+
+
+def test_a_few_raw_clips_of_one_person_have_baselines(clips):
+    found = baselines.of_data_set(Scorer(clips, MODALITIES), clips)["baselines"]
+    for name in (*MODALITIES, "all"):
+        own = found[f"linear, {name}"]
+        # One group alone makes no folds.
+        assert own["groups"] == 1 and own["penalty"] == 0.3
+    # The other splits are the same six clips.
+    assert found["linear, all"]["test"] == found["linear, all"]["valid"]
+    assert found["linear, all"]["test"]["war"] > found["majority"]["test"]["war"]
