@@ -283,6 +283,18 @@ def test_a_run_writes_baselines_with_the_metrics_of_its_model(run):
         assert np.sum(own["test"]["confusion"]) == SIZES["test"]
 
 
+def test_a_run_that_was_stopped_before_its_baselines_makes_them_when_it_is_started_again(run, own):
+    workdir, result = run
+    file = workdir / "eval" / "baselines.json"
+    before, time = file.read_text(), file.stat().st_mtime_ns
+    config = toy_config(own, train__baselines=True, stages__train__epochs=1)
+    assert loop.train(config, workdir)["war"] == result["war"]
+    assert file.stat().st_mtime_ns == time  # they are there
+    file.unlink()
+    loop.train(config, workdir)
+    assert file.read_text() == before
+
+
 def test_what_a_run_says_when_it_ends(start, own, tmp_path):
     flags = [f"--config={CONFIG_FILE}:{own}", f"--workdir={tmp_path / 'run'}"]
     more = ("--config.train.baselines=True", "--config.stages.train.epochs=1")
@@ -317,7 +329,7 @@ def test_the_page_has_a_table_of_them(run):
     page = Page(run_report.write(workdir))
     assert page.headings[1:] == ["Metrics", "Against simple baselines"]
     head, model, *rows = page.tables[1]
-    assert head == ["model", *metrics.MAIN["class"]]
+    assert head == ["what", *metrics.MAIN["class"]]
     low, high = result["interval"]["war"]
     assert model[:2] == ["model", f"{result['war']:.4f} [{low:.4f}, {high:.4f}]"]
     assert [row[0] for row in rows] == ["majority", *(f"linear, {m}" for m in (*MODALITIES, "all"))]

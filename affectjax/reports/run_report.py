@@ -31,8 +31,8 @@ _ABOUT_SPACE = (
 )
 _ABOUT_BASELINES = (
     "The baselines see what the model sees: the most frequent class or the mean score, and linear "
-    "models of features pooled over time, on each modality and on all. In brackets the 95 % "
-    "interval of the model, by the bootstrap over videos or speakers."
+    "models of features pooled over time, on each modality and on all. In brackets the interval of "
+    "the model at 95 %, by the bootstrap over videos or speakers."
 )
 _ABOUT_POOLS = "Concepts of each class, and in brackets the least confidence among them."
 
@@ -131,11 +131,10 @@ def standing_tables(workdir: str | Path, split: str) -> list[Table]:
         for name, own in standing.rows.items():
             cells = [baselines.number(own[metric]) for metric in standing.names]
             if name == baselines.MODEL:
-                ends = (baselines.ends(standing.interval.get(m)) for m in standing.names)
-                cells = [cell + end for cell, end in zip(cells, ends, strict=True)]
+                cells[0] += baselines.ends(standing.interval.get(standing.names[0]))
             rows.append((name, *cells))
         title = "; ".join(filter(None, [standing.of, split, standing.verdict]))
-        found.append(Table(title, (standing.of or "model", *standing.names), rows))
+        found.append(Table(title, (standing.of or "what", *standing.names), rows))
     return found
 
 

@@ -87,16 +87,15 @@ def of_data_set(scorer: base.Scorer, dataset: Dataset) -> Result:
         label = dataset.labels(train)
     groups = dataset.groups(train)
     choose = functools.partial(linear.choose, spec, label=label, groups=groups)
-    columns = _columns(dataset, {"train": train, **parts}, scorer.modalities, choose)
-    for name, own in columns.items():
-        x = own.pop("train")
-        penalty, _ = choose(x)
+    chosen = _columns(dataset, {"train": train, **parts}, scorer.modalities, choose)
+    for name, (columns, penalty) in chosen.items():
+        x = columns.pop("train")
         found[f"{LINEAR}{name}"] = {
             "examples": len(train),
             "groups": len(set(groups)),
             "features": x.shape[1],
             "penalty": penalty,
-            **measure(linear.predict(spec, x, label, penalty, own)),
+            **measure(linear.predict(spec, x, label, penalty, columns)),
         }
     return {"metrics": _judged_by(scorer, always["test"], truth["test"]), "baselines": found}
 
@@ -106,8 +105,8 @@ def _columns(
     parts: Mapping[str, Part],
     modalities: Sequence[str],
     choose: Callable[[np.ndarray], tuple[float, float]],
-) -> dict[str, dict[str, np.ndarray]]:
-    """Returns by name, a modality or "all", the scaled columns of each part `[N, F]`.
+) -> dict[str, tuple[dict[str, np.ndarray], float]]:
+    """Returns by name, a modality or "all", the columns of each part `[N, F]`, and the penalty.
 
     Args:
       dataset: of the parts.
@@ -116,19 +115,20 @@ def _columns(
       choose: see `linear.choose`: of the forms of a modality the one with the least loss counts.
     """
     pooled = {name: pooling.pool(dataset, part, modalities) for name, part in parts.items()}
-    found: dict[str, dict[str, np.ndarray]] = {}
+    found: dict[str, tuple[dict[str, np.ndarray], float]] = {}
     for m in modalities:
         least = np.inf
         for form in pooling.forms(dataset.inputs.kinds[m], pooled["train"][m].shape[1]):
             scaler = linear.Scaler(pooled["train"][m][:, form])
             scaled = {name: scaler(own[m][:, form]) for name, own in pooled.items()}
-            _, loss = choose(scaled["train"])
+            penalty, loss = choose(scaled["train"])
             if m not in found or loss < least:
-                found[m], least = scaled, loss
+                found[m], least = (scaled, penalty), loss
     if len(modalities) > 1:
-        found["all"] = {
-            name: np.concatenate([found[m][name] for m in modalities], axis=1) for name in parts
+        both = {
+            name: np.concatenate([found[m][0][name] for m in modalities], axis=1) for name in parts
         }
+        found["all"] = both, choose(both["train"])[0]
     return found
 
 
