@@ -105,7 +105,7 @@ def test_modalities_vary_alike_however_wide_they_are():
 # ---- which penalty ------------------------------------------------------------------------------
 
 
-def made(kind, n=120, seed=0):
+def made(kind, n=117, seed=0):
     """Returns features, labels and groups; the first features say the label, most say nothing."""
     rng = np.random.default_rng(seed)
     x, groups = rng.normal(size=(n, 30)) / math.sqrt(30), [f"v{i // 3}" for i in range(n)]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 
 from affectjax import metrics
 from affectjax.data.batches.config import fold_names as split_names
@@ -60,7 +59,6 @@ def run_each(
         run(one, folder.path / "folds" / name)
     if jax.process_index() == 0:
         write_combined(folder.path, names)
-    multihost_utils.sync_global_devices("folds")
     return json.loads((folder.path / "eval" / f"{split}.json").read_text())
 
 
