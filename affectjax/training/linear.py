@@ -1,7 +1,7 @@
 """Linear models of pooled features: ridge regression and logistic regression, by scikit-learn.
 
 The penalty is chosen by cross-validation within the training part. Everything is computed on one
-thread: the products are small, and the numbers are the same on every machine with as many cores.
+thread: the products are small, and the number of cores then changes nothing.
 
 Letters: N examples, F features, C classes, K binary tasks, P penalties.
 """
