@@ -22,13 +22,14 @@ _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do; train
 
 
 def main(argv):
-    """Trains or evaluates, and prints where the results are and the first of them."""
+    """Trains or evaluates, and prints where the results are, the first of them, and baselines."""
     del argv
     if not _WORKDIR.value:
         raise InputError("--workdir is missing: where should the run leave its files?")
     given = _CONFIG.value is not None
     overrides = config_flags.get_override_values(flags.FLAGS["config"]) if given else {}
-    if _MODE.value == "eval":
+    trains = _MODE.value == "train"
+    if not trains:
         result = affectjax.evaluate(_WORKDIR.value, overrides)
     elif _CONFIG.value is None:
         raise InputError("--config is missing, as in --config=configs/mcr.py")
@@ -40,6 +41,11 @@ def main(argv):
     from affectjax import metrics  # as slow to import as what was called above
 
     print(metrics.line(result))
+    if trains:
+        from affectjax.training import baselines
+
+        for standing in baselines.standings(_WORKDIR.value):
+            print("\n".join(standing.lines()))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Letters: N examples, C classes, K binary tasks.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,8 +11,59 @@ import numpy as np
 
 # Every other metric is better when it is higher.
 LOWER_IS_BETTER = ("loss", "mae")
+# By the kind of labels, what a run is judged by first; the first of them is what it is said in.
+MAIN = {
+    "score": ("acc2_has0", "f1_has0", "acc2_non0", "f1_non0", "acc7", "mae", "corr"),
+    "class": ("war", "uar", "f1_weighted", "f1_macro"),
+    "binary": ("acc", "f1"),
+}
 
 Metrics = dict[str, float | list]
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What was said of examples, and what is true of them: all that metrics but the loss need.
+
+    Attributes:
+      kind: of the labels, see `affectjax.data.labels.LabelSpec`.
+      prediction: `[N]` scores, `[N, C]` probabilities, or `[N, K]` those of "yes".
+      label: `[N]` or `[N, K]`.
+      classes: names of the classes or of the binary tasks.
+      rows: `[N]`, which examples of the split they are; None for all, in order.
+    """
+
+    kind: str
+    prediction: np.ndarray
+    label: np.ndarray
+    classes: Sequence[str] = ()
+    rows: np.ndarray | None = None
+
+    def without(self, dropped: Sequence[str]) -> "Answers":
+        """Returns those among fewer classes, from the same probabilities.
+
+        Args:
+          dropped: names of the classes whose examples, and whose column, are left out.
+
+        Source: MAFW's ten classes without neutral, SPEC section 1.
+        """
+        kept = np.array([c for c, name in enumerate(self.classes) if name not in dropped])
+        rows = np.flatnonzero(np.isin(self.label, kept))
+        return Answers(
+            self.kind,
+            self.prediction[rows][:, kept],
+            np.searchsorted(kept, self.label[rows]),
+            [self.classes[c] for c in kept],
+            rows,
+        )
+
+
+def measure(answers: Answers) -> Metrics:
+    """Returns the metrics of the kind of the labels, see `names_of_kind`."""
+    if answers.kind == "score":
+        return sentiment(answers.prediction, answers.label)
+    function = classification if answers.kind == "class" else binary_tasks
+    return function(answers.prediction, answers.label, answers.classes)
 
 
 def lower_is_better(name: str) -> bool:
@@ -57,28 +109,6 @@ def classification(probability: np.ndarray, label: np.ndarray, classes: Sequence
 def classification_names(classes: Sequence[str]) -> tuple[str, ...]:
     """Returns the names of the numbers that `classification` returns."""
     return ("war", "uar", "f1_weighted", "f1_macro", *(f"recall/{name}" for name in classes))
-
-
-def without(
-    probability: np.ndarray, label: np.ndarray, classes: Sequence[str], dropped: Sequence[str]
-) -> Metrics:
-    """Returns `classification` among fewer classes, from the same predictions.
-
-    Args:
-      probability: `[N, C]`.
-      label: `[N]` int.
-      classes: C names.
-      dropped: names of the classes whose examples, and whose column, are left out.
-
-    Source: MAFW's ten classes without neutral, SPEC section 1.
-    """
-    kept = np.array([c for c, name in enumerate(classes) if name not in dropped])
-    rows = np.isin(label, kept)
-    return classification(
-        probability[rows][:, kept],
-        np.searchsorted(kept, label[rows]),
-        [classes[c] for c in kept],
-    )
 
 
 def sentiment(score: np.ndarray, label: np.ndarray) -> Metrics:

@@ -312,7 +312,7 @@ def toy_config(folder="", **changes):
     config.optim = section(Optimizer, learning_rate=0.02)
     config.stages = config_dict.ConfigDict()
     config.stages.train = section(ToyStage, epochs=3, batch_size=8)
-    config.train = section(TrainConfig, eval_batch_size=4, progress=False)
+    config.train = section(TrainConfig, eval_batch_size=4, progress=False, baselines=False)
     config.parallel = section(ParallelConfig)
     for key, value in changes.items():
         *sections, last = key.split("__")

@@ -140,7 +140,7 @@ def config_of(folder, weights_folder, **changes):
     )  # fmt: skip
     for stage in config.stages.values():
         stage.update(epochs=2, batch_size=4)
-    config.train.update(eval_batch_size=4, progress=False)
+    config.train.update(eval_batch_size=4, progress=False, baselines=False)
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
     return config
 

@@ -51,9 +51,8 @@ def test_the_training_split_and_other_devices_settings(run):
     true = [float(row[row["label"]]) for row in rows]
     assert result["loss"] == pytest.approx(-np.log(true).mean(), rel=1e-4)
     other = evaluator.evaluate(run, {"data.split": "train"})
-    assert {k: v for k, v in other.items() if k != "confusion"} == pytest.approx(
-        {k: v for k, v in result.items() if k != "confusion"}, abs=1e-5
-    )
+    numbers = lambda found: {k: v for k, v in found.items() if isinstance(v, float)}  # noqa: E731
+    assert numbers(other) == pytest.approx(numbers(result), abs=1e-5)
 
 
 def test_evaluation_changes_nothing_but_eval(run):
@@ -105,6 +104,7 @@ def test_missing_json_is_what_data_without_the_others_gives(run, finished, tmp_p
     result = evaluator.evaluate(run, {"data.dir": str(raw)})
     expected = json.loads(read(finished, "missing.json"))["subsets"]["+".join(shown)]
     assert result.pop("confusion") == expected.pop("confusion")
+    del result["interval"]
     assert result == pytest.approx(expected, abs=1e-6, nan_ok=True)
 
 

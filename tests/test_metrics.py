@@ -248,7 +248,7 @@ def test_without_is_scikit_learn_on_what_is_left(dropped):
             left = {n: p for n, p in zip(names, row, strict=True) if n in kept}
             truth.append(names[number])
             guess.append(max(left, key=left.get))
-    ours = metrics.without(probability, label, names, dropped)
+    ours = metrics.measure(metrics.Answers("class", probability, label, names).without(dropped))
     assert len(truth) < 300 or not dropped
     assert ours["war"] == pytest.approx(skm.accuracy_score(truth, guess))
     assert ours["uar"] == pytest.approx(skm.balanced_accuracy_score(truth, guess))
@@ -261,7 +261,8 @@ def test_without_a_class_its_examples_and_its_column_are_gone_by_hand():
     # The second example would be "neutral" and is then "sad"; the third is neutral and is left out.
     probability = np.array([[0.7, 0.2, 0.1], [0.1, 0.5, 0.4], [0.1, 0.8, 0.1], [0.3, 0.5, 0.2]])
     label = np.array([0, 2, 1, 2])
-    ours = metrics.without(probability, label, ("glad", "neutral", "sad"), ("neutral",))
+    answers = metrics.Answers("class", probability, label, ("glad", "neutral", "sad"))
+    ours = metrics.measure(answers.without(("neutral",)))
     assert ours["war"] == pytest.approx(2 / 3) and ours["uar"] == 0.75
     assert ours["confusion"] == [[1, 0], [1, 1]]
 

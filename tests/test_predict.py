@@ -102,7 +102,7 @@ def trained(raw, workdir, **changes):
     config.model.update(tiny)
     for stage in config.stages.values():
         stage.epochs, stage.batch_size = 1, 4
-    config.train.progress = False
+    config.train.update(progress=False, baselines=False)
     config.update(changes)
     loop.train(config, workdir)
     return workdir

@@ -40,7 +40,7 @@ from affectjax.modalities import MODALITIES
 from affectjax.runtime.checkpoints import Checkpoints
 from affectjax.runtime.parallel import Engine
 from affectjax.tasks.supramodal import concept_bank
-from affectjax.training import evaluator, loop, run_config
+from affectjax.training import baselines, evaluator, loop, run_config
 from affectjax.training.run_checkpoints import RunCheckpoints
 
 FILE = Path(__file__).parents[1] / "configs" / "supramodal.py"
@@ -155,7 +155,7 @@ def tiny(raw, part="", **changes):
             stage.selective = False
         else:
             stage.update(epochs=EPOCHS[name], batch_size=8)
-    config.train.update(eval_batch_size=8, progress=False)
+    config.train.update(eval_batch_size=8, progress=False, baselines=False)
     for key, value in changes.items():
         *sections, last = key.split("__")
         functools.reduce(lambda part, name: part[name], sections, config)[last] = value
@@ -170,7 +170,7 @@ STREAMED = {"data__resident_mib": 0.0} | {
 # stopped: they are called once an epoch for what is resident, and else once a step.
 RUNS = {
     "whole": ("", {}, 1, None),
-    "learn": ("learn", {}, 1, None),
+    "learn": ("learn", {"train__baselines": True}, 1, None),
 }
 MORE = {
     "whole": ("", {}, 1, None),
@@ -353,6 +353,26 @@ def test_a_run_that_learns_alone_is_judged_by_modality(runs):
     assert found["war"] == pytest.approx(np.mean([found[f"{m}/war"] for m in MODALITIES]))
     assert concept_bank.load(runs / "learn" / "concepts").width == E
     assert not (runs / "learn" / "eval" / "missing.json").exists()
+
+
+def test_each_unpaired_set_has_baselines_of_its_own(runs):
+    found = json.loads((runs / "learn" / "eval" / "baselines.json").read_text())["sources"]
+    result = results(runs / "learn")
+    for m, own in found.items():
+        assert own["metrics"] == ["war", "uar", "f1_weighted", "f1_macro"]
+        assert list(own["baselines"]) == ["majority", f"linear, {m}"]
+        named = {n.removeprefix(f"{m}/") for n in result if n.startswith(f"{m}/")} - {"loss"}
+        assert all(set(one["test"]) == named for one in own["baselines"].values())
+        # The classes are in turn: the most frequent one is right as often as any other.
+        assert own["baselines"]["majority"]["test"]["war"] == pytest.approx(1 / len(classes_of(m)))
+        assert own["baselines"][f"linear, {m}"]["test"]["war"] == 1  # they lie far apart
+    standings = baselines.standings(runs / "learn")
+    assert [standing.of for standing in standings] == list(MODALITIES)
+    for standing in standings:
+        assert standing.rows["model"]["war"] == result[f"{standing.of}/war"]
+        assert set(standing.interval) == set(standing.names)
+    assert "war" in result["interval"] and "text/three/uar" in result["interval"]
+    assert not (runs / "whole" / "eval" / "baselines.json").exists()
 
 
 def test_what_was_learned_does_not_depend_on_what_comes_after(runs):

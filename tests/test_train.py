@@ -123,9 +123,11 @@ def test_nan_is_null(tmp_path):
     line = strict((tmp_path / "w" / "metrics.jsonl").read_text().splitlines()[1])
     result = strict((tmp_path / "w" / "eval" / "valid.json").read_text())
     assert None in [line[f"recall/{name}"] for name in CLASSES]
+    interval = result.pop("interval")
     assert {k: v for k, v in result.items() if k != "confusion"} == {
         k: line[k] for k in result if k != "confusion"
     }
+    assert list(interval) == ["war", "uar", "f1_weighted", "f1_macro"]
 
 
 def scalars(folder):
@@ -191,6 +193,7 @@ def test_missing_json_has_every_subset(finished):
     pairs = ["text+audio", "text+vision", "audio+vision"]
     assert list(missing["subsets"]) == [*DIMS, *pairs, "text+audio+vision"]
     result = strict((finished / "eval" / "test.json").read_text())
+    del result["interval"]
     assert missing["subsets"]["text+audio+vision"] == result
     losses = [subset["loss"] for subset in missing["subsets"].values()]
     assert len(set(losses)) == len(losses)
@@ -292,11 +295,8 @@ def test_several_seeds_have_mean_std_and_each_their_own(three):
     workdir, returned = three
     result = strict((workdir / "eval" / "test.json").read_text())
     assert result == json.loads(json.dumps(returned))
-    assert list(result) == ["mean", "std", "per_seed"] and list(result["per_seed"]) == [
-        "4",
-        "0",
-        "7",
-    ]
+    assert list(result) == ["mean", "std", "per_seed", "ensemble", "interval"]
+    assert list(result["per_seed"]) == ["4", "0", "7"]
     for name in ("loss", "war", "uar"):
         values = [own[name] for own in result["per_seed"].values()]
         assert result["mean"][name] == pytest.approx(np.mean(values))

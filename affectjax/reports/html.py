@@ -16,7 +16,8 @@ img { max-width: 100%; height: auto; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: .5rem; color: #555; }
-th, td { padding: .25rem .9rem; text-align: right; border-bottom: 1px solid #ddd; }
+th, td { padding: .25rem .9rem; text-align: right; border-bottom: 1px solid #ddd;
+         white-space: nowrap; }
 th { border-bottom: 2px solid #888; }
 th:first-child, td:first-child { text-align: left; }
 tbody tr:nth-child(even) { background: #f5f5f5; }

@@ -17,7 +17,7 @@ from affectjax.reports.html import Table
 from affectjax.runtime import configs
 from affectjax.runtime.workdir import Workdir, write_json
 from affectjax.tasks.supramodal import concept_bank
-from affectjax.training import folds
+from affectjax.training import baselines, folds
 
 COLUMNS = {
     "feature": "before the shared encoder",
@@ -29,12 +29,28 @@ _ABOUT_SPACE = (
     "far groups lie apart, by cosine in the space itself: 1 apart, 0 mixed, below 0 among others. "
     "In a space that the modalities share, emotions have a high one and modalities one near 0."
 )
+_ABOUT_BASELINES = (
+    "The baselines see what the model sees: the most frequent class or the mean score, and linear "
+    "models of features pooled over time, on each modality and on all. In brackets the interval of "
+    "the model at 95 %, by the bootstrap over videos or speakers."
+)
 _ABOUT_POOLS = "Concepts of each class, and in brackets the least confidence among them."
 
 Numbers = dict[str, dict[str, float]]
 
 
 # ---- metrics ------------------------------------------------------------------------------------
+
+
+def _load(workdir: str | Path, split: str) -> dict[str, Any]:
+    """Returns eval/<split>.json of a run; see `read` for what is raised."""
+    file = Path(workdir) / "eval" / f"{split}.json"
+    try:
+        return json.loads(file.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{file} is not there: is the run finished?") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file} cannot be read: {error}") from error
 
 
 def read(workdir: str | Path, split: str) -> tuple[str, Numbers]:
@@ -47,13 +63,7 @@ def read(workdir: str | Path, split: str) -> tuple[str, Numbers]:
     Raises:
       InputError: the run has no such evaluation.
     """
-    file = Path(workdir) / "eval" / f"{split}.json"
-    try:
-        result = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{file} is not there: is the run finished?") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file} cannot be read: {error}") from error
+    result = _load(workdir, split)
     kind = "folds" if "per_fold" in result else "seeds"
     (only, *_) = configs.seeds(Workdir(workdir).config())
     each = result.get("per_fold") or result.get("per_seed", {str(only): result})
@@ -65,24 +75,38 @@ def read(workdir: str | Path, split: str) -> tuple[str, Numbers]:
 
 
 def table(workdir: str | Path, split: str = "test") -> str:
-    """Returns a table of the metrics of a run: mean, and deviation over its seeds or folds."""
+    """Returns a table of the metrics of a run: mean, and deviation over its seeds or folds.
+
+    Of several seeds also those of their mean prediction, the ensemble; and where the run has them
+    the 95 % intervals of the means.
+    """
     return _table(workdir, split).markdown()
 
 
 def _table(workdir: str | Path, split: str) -> Table:
     kind, each = read(workdir, split)
-    summary = metrics.over_seeds(list(each.values()))
+    result, summary = _load(workdir, split), metrics.over_seeds(list(each.values()))
+    more = {}
+    if "ensemble" in result:
+        more["ensemble"] = {name: _number(v) for name, v in result["ensemble"].items()}
+    if result.get("interval"):
+        said = {name: baselines.ends(own).strip() for name, own in result["interval"].items()}
+        more["95 % interval"] = said
     rows = [
-        (name, _number(mean), _number(summary["std"][name]))
+        (
+            *(name, _number(mean), _number(summary["std"][name])),
+            *(own.get(name, "") for own in more.values()),
+        )
         for name, mean in summary["mean"].items()
     ]
-    return Table(f"{workdir}, {split}, {kind} {', '.join(each)}", ("metric", "mean", "std"), rows)
+    head = ("metric", "mean", "std", *more)
+    return Table(f"{workdir}, {split}, {kind} {', '.join(each)}", head, rows)
 
 
 def _by_data_set(workdir: str | Path, split: str) -> Table:
     """Returns a column for each of the unpaired data sets, and `_table` where there are none."""
     narrow = _table(workdir, split)
-    cells = {name: mean if std == "-" else f"{mean} ± {std}" for name, mean, std in narrow.rows}
+    cells = {name: mean if std == "-" else f"{mean} ± {std}" for name, mean, std, *_ in narrow.rows}
     held = [m for m in MODALITIES if any(name.startswith(f"{m}/") for name in cells)]
     if not held:
         return narrow
@@ -92,6 +116,26 @@ def _by_data_set(workdir: str | Path, split: str) -> Table:
         for name in dict.fromkeys(short)
     ]
     return Table(narrow.title, ("metric", "mean of all", *held), rows)
+
+
+def standing_tables(workdir: str | Path, split: str) -> list[Table]:
+    """Returns a table a data set: the model of a run and the baselines, by their main metrics.
+
+    Args:
+      workdir: of a run; one without baselines has no tables.
+      split: as in eval/<split>.json.
+    """
+    found = []
+    for standing in baselines.standings(workdir, split):
+        rows = []
+        for name, own in standing.rows.items():
+            cells = [baselines.number(own[metric]) for metric in standing.names]
+            if name == baselines.MODEL:
+                cells[0] += baselines.ends(standing.interval.get(standing.names[0]))
+            rows.append((name, *cells))
+        title = "; ".join(filter(None, [standing.of, split, standing.verdict]))
+        found.append(Table(title, (standing.of or "what", *standing.names), rows))
+    return found
 
 
 def comparison(workdir: str | Path, against: str | Path, split: str = "test") -> str:
@@ -244,6 +288,10 @@ def write(workdir: str | Path, split: str = "test", against: str | Path | None =
     """
     folder = Path(workdir) / "report"
     parts = [html.heading("Metrics"), _by_data_set(workdir, split).html()]
+    standing = standing_tables(workdir, split)
+    if standing:
+        parts += [html.heading("Against simple baselines"), html.paragraph(_ABOUT_BASELINES)]
+        parts += [own.html() for own in standing]
     if against:
         compared = _comparison(workdir, against, split)
         parts += [html.heading("Against another run"), compared.html()]

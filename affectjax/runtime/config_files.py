@@ -56,6 +56,7 @@ def run(task: str, **sections: Mapping[str, Any]) -> config_dict.ConfigDict:
                 "checkpoint_epochs": 1,
                 "checkpoint_steps": 0,
                 "progress": True,
+                "baselines": True,
             },
             "parallel": {"engine": "pmap"},
         }

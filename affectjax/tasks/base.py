@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from affectjax import metrics
 from affectjax.data.batches.inputs import Inputs
 from affectjax.data.batches.unpaired import Turns
 from affectjax.data.labels import LabelSpec
@@ -118,6 +119,9 @@ class Stage:
 
 class Scorer(Protocol):
     """Predictions for one data set, and what they are worth.
+
+    Where predictions are more than one `probability` or `score` an example, a scorer also has
+    `answers(predictions, label)`, see the function of that name here.
 
     Attributes:
       spec: what the labels mean.
@@ -231,6 +235,38 @@ def build(config: Mapping[str, Any], inputs: Mapping[str, Inputs], axis_name: st
 def scorer(task: Any, name: str) -> Scorer:
     """Returns what predicts for the data set of that name, and says what that is worth."""
     return task if name == MAIN else task.scorers[name]
+
+
+def answers(
+    scorer: Scorer, predictions: Mapping[str, np.ndarray], label: np.ndarray
+) -> dict[str, metrics.Answers]:
+    """Returns what metrics are made from, by what stands before their names ("" for nothing).
+
+    A scorer may say it itself; else it is `score` `[N]`, or `probability` `[N, C]` or `[N, K]`, of
+    the predictions, and nothing where they have neither.
+
+    Args:
+      scorer: of the data set.
+      predictions: `[N, ...]` of a whole split, of the model or of a baseline: at least the one that
+        the kind of the labels asks for.
+      label: `[N]` or `[N, K]`.
+    """
+    if hasattr(scorer, "answers"):
+        return scorer.answers(predictions, label)
+    spec = scorer.spec
+    said = predictions.get("score" if spec.kind == "score" else "probability")
+    return {} if said is None else {"": metrics.Answers(spec.kind, said, label, spec.classes)}
+
+
+def measure(
+    scorer: Scorer, predictions: Mapping[str, np.ndarray], label: np.ndarray
+) -> metrics.Metrics:
+    """Returns all metrics but the loss by name, see `answers`."""
+    return {
+        f"{prefix}{name}": value
+        for prefix, own in answers(scorer, predictions, label).items()
+        for name, value in metrics.measure(own).items()
+    }
 
 
 def class_table(probability: np.ndarray, classes: Sequence[str]) -> dict[str, np.ndarray]:

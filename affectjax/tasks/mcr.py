@@ -20,6 +20,7 @@ from affectjax.modalities import chosen
 from affectjax.ops import losses
 from affectjax.runtime import configs, lookup
 from affectjax.runtime.optim import OptimConfig
+from affectjax.tasks import base
 from affectjax.tasks.base import Batch, Stage, StageConfig, Tree, class_table
 
 MODELS = "affectjax.models"
@@ -167,13 +168,8 @@ class Task:
 
     def metrics(self, predictions: Mapping[str, np.ndarray], label: np.ndarray) -> dict:
         """Returns the metrics of the label's kind, and the mean loss."""
-        if self.spec.kind == "score":
-            named = metrics.sentiment(predictions["score"], label)
-        elif self.spec.kind == "class":
-            named = metrics.classification(predictions["probability"], label, self.spec.classes)
-        else:
-            named = metrics.binary_tasks(predictions["probability"], label, self.spec.classes)
-        return {"loss": float(predictions["loss"].mean(dtype=np.float64)), **named}
+        loss = float(predictions["loss"].mean(dtype=np.float64))
+        return {"loss": loss, **base.measure(self, predictions, label)}
 
     def table(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns `prediction`, then a column a class (probability), or none for scores."""

@@ -23,7 +23,7 @@ from affectjax.runtime import checkpoints, configs, parallel, steps
 from affectjax.runtime.parallel import Engine, ParallelConfig
 from affectjax.runtime.workdir import Workdir, write_json
 from affectjax.tasks import base
-from affectjax.training import folds, run_config
+from affectjax.training import folds, intervals, run_config
 from affectjax.training.device_data import EvaluationData
 from affectjax.training.run_checkpoints import RunCheckpoints
 
@@ -145,17 +145,20 @@ class Evaluator:
         """
         stem, folder = stem or split, workdir.path / "eval"
         measured: dict[str, list[metrics.Metrics]] = {}
+        averaged, values = {}, {}
         for name in names:
-            batches = self.batches(name, split)
+            batches, scorer = self.batches(name, split), base.scorer(self.task, name)
             measured[name], predictions = self._score(name, model, batches)
+            averaged[name], values[name] = _over_examples(scorer, batches, predictions)
             if jax.process_index() == 0:
-                scorer, where = base.scorer(self.task, name), folder / name
-                _write_tables(where, stem, scorer, batches, predictions, self.seeds)
+                _write_tables(folder / name, stem, scorer, batches, predictions, self.seeds)
         per_seed = [
             merge_data_sets({n: own[s] for n, own in measured.items()})
             for s in range(len(self.seeds))
         ]
-        result = combine_seeds(per_seed, self.seeds)
+        more = {"ensemble": merge_data_sets(averaged)} if len(self.seeds) > 1 else {}
+        more["interval"] = intervals.ends(intervals.merge_data_sets(values))
+        result = combine_seeds(per_seed, self.seeds) | more
         fewer = self._subsets(model, split) if base.MAIN in names and stem == "test" else {}
         if jax.process_index() == 0:
             write_json(folder / f"{stem}.json", result)
@@ -243,6 +246,24 @@ def combine_seeds(per_seed: Sequence[metrics.Metrics], seeds: Sequence[int]) -> 
         return dict(per_seed[0])
     by_seed = {str(seed): m for seed, m in zip(seeds, per_seed, strict=True)}
     return {**metrics.over_seeds(per_seed), "per_seed": by_seed}
+
+
+def _over_examples(
+    scorer: base.Scorer, batches: EvaluationData, predictions: Predictions
+) -> tuple[metrics.Metrics, dict[str, np.ndarray]]:
+    """Returns the metrics of the mean prediction, and the main ones of resampled examples.
+
+    Args:
+      scorer: of the data set.
+      batches: of the part.
+      predictions: `[S, N, ...]`. The loss of their mean is not known here, and left out.
+    """
+    dataset, part = batches.dataset, batches.part
+    label, groups = dataset.labels(part), dataset.groups(part)
+    own = [{k: v[s] for k, v in predictions.items()} for s in range(len(predictions["loss"]))]
+    said = [base.answers(scorer, one, label) for one in own]
+    mean = {name: value.mean(0) for name, value in predictions.items()}
+    return base.measure(scorer, mean, label), intervals.resampled(said, groups)
 
 
 def _write_tables(

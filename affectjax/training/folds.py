@@ -16,7 +16,7 @@ from affectjax import metrics
 from affectjax.data.batches.config import fold_names as split_names
 from affectjax.runtime import configs
 from affectjax.runtime.workdir import Workdir, write_json
-from affectjax.training import run_config
+from affectjax.training import baselines, run_config
 
 Result = dict[str, Any]
 
@@ -83,6 +83,8 @@ def write_combined(workdir: Path, names: Sequence[str]) -> None:
                 m: combine_folds({n: r["subsets"][m] for n, r in read.items()}) for m in shown
             }
             write_json(workdir / "eval" / file.name, {"split": "test", "subsets": subsets})
+        elif file.name == baselines.FILE:
+            write_json(workdir / "eval" / file.name, combine_baselines(read))
         else:
             write_json(workdir / "eval" / file.name, combine_folds(read))
     for file in sorted(folders[0].glob("*.csv")):
@@ -105,6 +107,32 @@ def combine_folds(per_fold: Mapping[str, Result]) -> Result:
     return {**metrics.over_seeds(list(own.values())), "per_fold": own}
 
 
+def combine_baselines(per_fold: Mapping[str, Result]) -> Result:
+    """Returns eval/baselines.json of all folds: of each split as `combine_folds` has it.
+
+    Args:
+      per_fold: by fold, its own.
+    """
+    first = next(iter(per_fold.values()))
+    if "sources" in first:
+        names = first["sources"]
+        each = {m: {n: own["sources"][m] for n, own in per_fold.items()} for m in names}
+        return {"sources": {m: combine_baselines(own) for m, own in each.items()}}
+    found = {}
+    for name in first["baselines"]:
+        own = {fold: dict(result["baselines"][name]) for fold, result in per_fold.items()}
+        splits = {
+            split: combine_folds({fold: one.pop(split) for fold, one in own.items()})
+            for split in baselines.SPLITS
+        }
+        found[name] = {"per_fold": own, **splits}
+    return {"metrics": first["metrics"], "baselines": found}
+
+
 def _numbers(result: Result) -> Result:
-    """Returns metrics as they were before JSON: NaN for null, as of a class that a fold lacks."""
-    return {name: math.nan if value is None else value for name, value in result.items()}
+    """Returns metrics as they were before JSON: NaN for null, as of a class that a fold lacks.
+
+    The intervals stay in the fold's own file.
+    """
+    kept = {name: value for name, value in result.items() if name != "interval"}
+    return {name: math.nan if value is None else value for name, value in kept.items()}

@@ -23,7 +23,7 @@ from affectjax.runtime.preemption import EXIT_CODE, Preemption
 from affectjax.runtime.workdir import MetricWriter, Workdir
 from affectjax.tasks import base
 from affectjax.tasks.base import Model
-from affectjax.training import early_stopping, folds, progress, run_config
+from affectjax.training import baselines, early_stopping, folds, progress, run_config
 from affectjax.training.evaluator import Evaluator
 from affectjax.training.progress import Progress, Series
 from affectjax.training.run_checkpoints import RunCheckpoints
@@ -126,10 +126,15 @@ class Trainer:
             self.writer.close()
 
     def run(self, preemption: Preemption) -> dict[str, Any]:
-        """Runs the stages that are left, then the final evaluation; returns its metrics."""
+        """Runs the stages that are left, then the final evaluation and the baselines.
+
+        Returns:
+          The metrics of the test split.
+        """
         found = self.checkpoints.restore()
         if found is not None and found[1]["finished"]:
             logging.info("%s is finished already: nothing to do", self.workdir.path)
+            self._write_baselines()  # it may have been stopped before them
             return json.loads((self.workdir.path / "eval" / "test.json").read_text())
         self._start(found)
         first, models = self.progress.stage, []
@@ -142,6 +147,7 @@ class Trainer:
         result = self._evaluate()
         self.progress.finished = True
         self._save(self.progress.step + 1)
+        self._write_baselines()
         return result
 
     # Order of initialisation: the run's own checkpoint, else new parameters, of which pretrained
@@ -345,3 +351,14 @@ class Trainer:
         model, names = self._with_frozen(self.best), self.task.stages[-1].data_sets
         self.evaluator.write_results(self.workdir, model, names, "valid")
         return self.evaluator.write_results(self.workdir, model, names, "test")
+
+    def _write_baselines(self) -> None:
+        """Leaves the simple baselines beside the results, where they are wanted and not yet there.
+
+        One process does: each has all of the data at hand. All is saved before, so that no other
+        waits for it.
+        """
+        there = (self.workdir.path / "eval" / baselines.FILE).is_file()
+        if self.settings.baselines and jax.process_index() == 0 and not there:
+            names = self.task.stages[-1].data_sets
+            baselines.write(self.workdir.path, self.task, self.datasets, names)

@@ -23,12 +23,15 @@ class TrainConfig:
       checkpoint_steps: of a streamed part, steps between two checkpoints within an epoch, 0 for
         none.
       progress: whether to show a progress bar.
+      baselines: whether simple baselines are learned and measured when the run ends, see
+        `affectjax.training.baselines`.
     """
 
     eval_batch_size: int = 64
     checkpoint_epochs: int = 1
     checkpoint_steps: int = 0
     progress: bool = True
+    baselines: bool = True
 
 
 def resolve(config: Mapping[str, Any]) -> dict[str, Any]:

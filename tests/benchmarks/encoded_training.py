@@ -81,7 +81,7 @@ def config_of(data: Path, weights: Path) -> Any:
         flip=0.0, shift=0.0, contrast=0.0, brightness=0.0,
     )  # fmt: skip
     config.stages.missing.update(epochs=1, batch_size=16)
-    config.train.progress = False
+    config.train.update(progress=False, baselines=False)
     return config
 
 

@@ -27,7 +27,7 @@ from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 from affectjax.runtime.configs import fields, section
 from affectjax.runtime.optim import OptimConfig
-from affectjax.tasks import supramodal
+from affectjax.tasks import base, supramodal
 from affectjax.tasks.base import StageEnd
 from affectjax.tasks.supramodal import GUIDED_PARTS, Task, concept_bank
 from affectjax.tasks.supramodal.concept_bank import ConceptBank
@@ -394,6 +394,21 @@ def test_a_scorer_of_each_set_reads_its_own_head_and_the_merged_one():
         assert metrics["three/war"] == pytest.approx(three)
         table = scorer.table(out)
         assert list(table) == ["prediction", *SPECS[m].classes]
+
+
+def test_a_baseline_knows_emotions_and_so_their_sentiments():
+    of = learning({"sequential": {}})
+    m = "audio"
+    scorer, label = of.scorers[m], np.array(LABELS[m])
+    probability = np.random.default_rng(0).dirichlet(np.ones(len(SPECS[m].classes)), len(label))
+    found = base.measure(scorer, {"probability": probability}, label)
+    merged = np.array([ref.merged(c, SPECS[m].classes) for c in label])
+    whose = np.array([ref.merged(c, SPECS[m].classes) for c in range(len(SPECS[m].classes))])
+    three = np.stack([probability[:, whose == c].sum(1) for c in range(3)], 1)
+    kept = merged >= 0
+    assert found["three/war"] == pytest.approx((three.argmax(1) == merged)[kept].mean())
+    assert found["war"] == pytest.approx((probability.argmax(1) == label).mean())
+    assert "loss" not in found
 
 
 def test_only_sentiments_are_measured_where_nothing_trains_the_seven_emotions():

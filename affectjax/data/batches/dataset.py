@@ -153,6 +153,10 @@ class Dataset:
         ids = self.parts.index(part.source).ids
         return [ids[row] for row in part.rows]
 
+    def groups(self, part: Part) -> list[str]:
+        """Returns the video or speaker of each of a part's examples; unknown, it is its own id."""
+        return [sets.get(self.config.name).group_of(name) for name in self.ids(part)]
+
     def labels(self, part: Part) -> np.ndarray:
         """Returns the labels `[N]` or `[N, K]` of a part, in order."""
         return self.parts.index(part.source).label[part.rows]

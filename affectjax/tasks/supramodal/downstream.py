@@ -21,6 +21,7 @@ from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES, chosen
 from affectjax.models.guided import Guided
 from affectjax.ops import losses
+from affectjax.tasks import base
 from affectjax.tasks.base import Batch, Measurements, Model, Tree, class_table
 from affectjax.tasks.supramodal import concept_bank
 
@@ -239,8 +240,8 @@ class Downstream:
 
     def metrics(self, predictions: Mapping[str, np.ndarray], label: np.ndarray) -> dict:
         """Returns WAR, UAR and the others, and the mean loss."""
-        named = metrics.classification(predictions["probability"], label, self.spec.classes)
-        return {"loss": float(predictions["loss"].mean(dtype=np.float64)), **named}
+        loss = float(predictions["loss"].mean(dtype=np.float64))
+        return {"loss": loss, **base.measure(self, predictions, label)}
 
     def table(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns `prediction`, then a column a class: its probability."""

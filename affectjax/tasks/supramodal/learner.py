@@ -21,9 +21,11 @@ from affectjax.data.batches.inputs import Inputs
 from affectjax.data.labels import LabelSpec
 from affectjax.encoders import augmentation
 from affectjax.errors import InputError
+from affectjax.metrics import Answers
 from affectjax.models.supramodal import Supramodal
 from affectjax.ops import contrast, losses
 from affectjax.runtime.steps import EXAMPLES
+from affectjax.tasks import base
 from affectjax.tasks.base import Batch, Measurements, Model, StageEnd, Tree, class_table
 from affectjax.tasks.supramodal import concept_bank
 from affectjax.tasks.supramodal.stages import (
@@ -365,16 +367,29 @@ class SourceScorer:
 
     def metrics(self, predictions: Mapping[str, np.ndarray], label: np.ndarray) -> dict:
         """Returns WAR, UAR and the others; "three/..." are those of the merged labels."""
-        merged = self.learner.merged[self.name][label]
-        kept = merged >= 0
-        three = metrics.classification(predictions["three"][kept], merged[kept], emotions.THREE)
-        loss, own = predictions["loss"], {}
+        loss = predictions["loss"]
+        if not self.trained:  # an emotion of no sentiment has no loss
+            loss = loss[self.learner.merged[self.name][label] >= 0]
+        loss = float(loss.mean(dtype=np.float64))
+        return {"loss": loss, **base.measure(self, predictions, label)}
+
+    def answers(
+        self, predictions: Mapping[str, np.ndarray], label: np.ndarray
+    ) -> dict[str, Answers]:
+        """Returns those of the emotions, where they are taught, and of the sentiments.
+
+        A baseline has probabilities of emotions alone: a sentiment is as probable as its emotions
+        together.
+        """
+        merged, own = self.learner.merged[self.name], {}
         if self.trained:
-            own = metrics.classification(predictions["probability"], label, self.spec.classes)
-        else:  # an emotion of no sentiment has no loss
-            loss = loss[kept]
-        named = {f"three/{name}": value for name, value in three.items()}
-        return {"loss": float(loss.mean(dtype=np.float64)), **own, **named}
+            own[""] = Answers("class", predictions["probability"], label, self.spec.classes)
+        three = predictions.get("three")
+        if three is None:
+            three = predictions["probability"] @ (merged[:, None] == np.arange(3))
+        rows = np.flatnonzero(merged[label] >= 0)
+        kept = Answers("class", three[rows], merged[label[rows]], emotions.THREE, rows)
+        return {**own, "three/": kept}
 
     def table(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns `prediction`, then a column a class: its probability."""

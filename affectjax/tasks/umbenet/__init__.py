@@ -23,12 +23,14 @@ from affectjax.data.batches.config import FewerClasses
 from affectjax.data.batches.inputs import Inputs
 from affectjax.encoders import augmentation
 from affectjax.errors import InputError
+from affectjax.metrics import Answers
 from affectjax.models.umbenet import POOL
 from affectjax.ops import losses, prompts
 from affectjax.ops.dropout import global_rows
 from affectjax.runtime import configs
 from affectjax.runtime.optim import OptimConfig
 from affectjax.runtime.steps import EXAMPLES
+from affectjax.tasks import base
 from affectjax.tasks.base import (
     Batch,
     Measurements,
@@ -245,13 +247,17 @@ class Task:
 
     def metrics(self, predictions: Mapping[str, np.ndarray], label: np.ndarray) -> dict:
         """Returns WAR, UAR and the others, the same without some classes, and the mean loss."""
-        probability, classes = predictions["probability"], self.spec.classes
-        named = metrics.classification(probability, label, classes)
-        if self.without:
-            fewer = metrics.without(probability, label, classes, self.without)
-            prefix = f"without_{'_'.join(self.without)}"
-            named |= {f"{prefix}/{name}": value for name, value in fewer.items()}
-        return {"loss": float(predictions["loss"].mean(dtype=np.float64)), **named}
+        loss = float(predictions["loss"].mean(dtype=np.float64))
+        return {"loss": loss, **base.measure(self, predictions, label)}
+
+    def answers(
+        self, predictions: Mapping[str, np.ndarray], label: np.ndarray
+    ) -> dict[str, Answers]:
+        """Returns those of all classes and, where some are left out, of the others."""
+        whole = Answers("class", predictions["probability"], label, self.spec.classes)
+        if not self.without:
+            return {"": whole}
+        return {"": whole, f"without_{'_'.join(self.without)}/": whole.without(self.without)}
 
     def table(self, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns `prediction`, then a column a class: its probability."""
