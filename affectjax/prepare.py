@@ -6,8 +6,9 @@ r"""Prepares a data set: raw features or clips to ArrayRecord, or only a look at
     python -m affectjax.prepare --dataset=mafw --raw_dir=RAW --data_dir=DATA --features=clip \
         --weights=CLIP
 
-With --features it stores what frozen towers give in place of frames and transcripts: "clip" for
-both, "bert" for transcripts alone. The raw folder may then be one of prepared clips, too.
+With --features it stores what frozen towers give in place of frames, transcripts and sound: "clip"
+for the first two, "bert" for transcripts alone, "wav2vec2" for sound, by wav2vec 2.0, HuBERT or
+WavLM. The raw folder may then be one of prepared clips, too.
 
 Exit codes: 0 done; 1 the doctor found something that would spoil a training; 2 bad input.
 """
@@ -49,15 +50,16 @@ _OUTSIDE = flags.DEFINE_bool(
     "allow_outside", False, "Whether the files of one's own clips may lie outside their folder."
 )
 _FEATURES = flags.DEFINE_enum(
-    "features", None, ("clip", "bert"), "Of which frozen towers to store features."
+    "features", None, ("clip", "bert", "wav2vec2"), "Of which frozen towers to store features."
 )
 _WEIGHTS = flags.DEFINE_string("weights", None, "With --features: the folder of the towers.")
 _FRAMES = flags.DEFINE_integer("frames", None, "With --features: the most of a clip; 16.")
 _TOKENS = flags.DEFINE_integer("tokens", None, "With --features: the most of a transcript; 77.")
+_SECONDS = flags.DEFINE_float("seconds", None, "With --features: the most of a sound; 5.")
 _DTYPE = flags.DEFINE_enum(
     "dtype", None, ("float32", "bfloat16"), "With --features: in which the towers compute; float32."
 )
-_TOWERS = (_FEATURES, _WEIGHTS, _FRAMES, _TOKENS, _DTYPE)
+_TOWERS = (_FEATURES, _WEIGHTS, _FRAMES, _TOKENS, _SECONDS, _DTYPE)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -156,6 +156,17 @@ def clip_folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def speech_folder(tmp_path_factory):
+    """A local folder with the weights of a tiny WavLM; skips without PyTorch."""
+    towers = pytest.importorskip("torch_towers")
+    folder = tmp_path_factory.mktemp("speech")
+    towers.speech_model("wavlm", large=True).save_pretrained(folder)
+    extractor = towers.transformers.Wav2Vec2FeatureExtractor(do_normalize=True)
+    extractor.save_pretrained(folder)
+    return folder
+
+
 # ---- the task toy -------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from conftest import (
     toy_config,
 )
 from data import media_files
+from numpy_mcr import quick
 
 from affectjax import weights
 from affectjax.data.batches.dataset import DataConfig, Dataset
@@ -273,6 +274,69 @@ def test_bert_reads_the_transcripts_and_leaves_frames_as_they_are(clips, encoded
     assert card(both)["inputs"]["vision"] == card(encoded)["inputs"]["vision"]
 
 
+def test_sound_becomes_the_means_of_a_speech_towers_layers(clips, encoded, speech_folder, tmp_path):
+    model = transformers.WavLMModel.from_pretrained(speech_folder).eval()
+    extractor = transformers.Wav2Vec2FeatureExtractor.from_pretrained(speech_folder)
+    made = encode(encoded, tmp_path, Encoding("wav2vec2", str(speech_folder), seconds=0.2))
+    assert made.parts[-2] == "encoded-clip-wav2vec2"
+    assert card(made)["inputs"]["vision"] == card(encoded)["inputs"]["vision"]
+    assert card(made)["inputs"]["audio"] == {
+        "kind": "features",
+        "encoder": "wav2vec2",
+        "weights": speech_folder.name,
+        "checksum": weights.checksum(weights.wav2vec2(speech_folder)),
+        "dtype": "float32",
+        "length": 4,
+        "width": 16,
+        "seconds": 0.2,
+    }
+    before, after = examples(encoded), examples(made)
+    for i, (_, seconds, _) in enumerate(CLIPS):
+        ours, theirs = after[f"c{i}"], before[f"c{i}"]
+        np.testing.assert_array_equal(ours["vision"], theirs["vision"])
+        assert ours["audio"].shape == ((4, 16) if seconds else (0, 16))
+        if seconds:
+            x = theirs["audio"][:3200].astype(np.float32) / np.float32(32768)
+            given = extractor(x, sampling_rate=16000, return_tensors="pt")["input_values"]
+            with torch.no_grad():
+                seen = model(given, output_hidden_states=True)
+            layers = [*seen.hidden_states[:-1], seen.last_hidden_state]
+            expected = [layer[0].mean(0).numpy() for layer in layers]
+            np.testing.assert_allclose(ours["audio"], expected, atol=1e-4)
+    with pytest.raises(InputError, match="its sound is encoded already"):
+        encode(made, tmp_path, Encoding("wav2vec2", str(speech_folder)))
+    with pytest.raises(InputError, match=r'data\.seconds" is 0\.3, .* other sounds; allowed: 0\.2'):
+        Dataset(DataConfig("clips", str(made), view="clips", frames=FRAMES, seconds=0.3))
+
+
+def test_stored_sound_has_the_numbers_of_sound(encoded, clip_folder, speech_folder, tmp_path):
+    """Loss and gradient of a step, and predictions, from the batches of both data sets."""
+    made = encode(encoded, tmp_path, Encoding("wav2vec2", str(speech_folder), seconds=0.2))
+    own = {"model__audio": "wav2vec2", "model__wav2vec2_weights": str(speech_folder)}
+    own |= {"model__frozen": ("text_tower", "audio_wav2vec2"), "model__gain_db": 0.0}
+    model, found = None, []
+    for folder in (encoded, made):
+        config = config_of(folder, clip_folder, **own)
+        dataset = Dataset(DataConfig(**config.data.to_dict()))
+        task = base.find(config).Task(config, dataset.inputs, None)
+        batch = dataset.arrays(dataset.part("train"))
+        batch["weight"] = np.ones(len(batch["label"]), np.float32)
+        shapes = jax.eval_shape(task.init, jax.random.key(0), batch)[0]
+        if model is None:
+            new = dict(
+                zip(("params", "variables"), task.init(jax.random.key(0), batch), strict=True)
+            )
+            model = task.load_pretrained(new)
+        assert ("audio_wav2vec2" in shapes) == (folder is encoded)
+        params = {name: model["params"][name] for name in shapes}
+        run = quick(jax.value_and_grad(task.stages[0].loss, has_aux=True))
+        (loss, _), gradient = run(params, model["variables"], batch, jax.random.key(1))
+        logits = quick(task.predict)(params, model["variables"], batch)["logits"]
+        found.append((loss, gradient["audio_layers"], logits))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *found)
+    assert np.any(found[0][1]["weights"])
+
+
 def test_bfloat16_computes_the_same_less_exactly(clips, encoded, clip_folder, tmp_path):
     how = Encoding("clip", str(clip_folder), frames=FRAMES, dtype="bfloat16")
     rough, fine = examples(encode(clips, tmp_path, how)), examples(encoded)
@@ -450,10 +514,11 @@ def test_clips_that_cannot_be_encoded(raw, clips, encoded, own, clip_folder, ber
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"features": "vit"}, "features is 'vit'; allowed: clip, bert"),
+        ({"features": "vit"}, "features is 'vit'; allowed: clip, bert, wav2vec2"),
         ({"dtype": "int8"}, "dtype is 'int8'; allowed: float32, bfloat16"),
         ({"frames": 0}, "frames is 0; allowed: 1 or more"),
         ({"tokens": 1}, "tokens is 1; allowed: 2 or more"),
+        ({"seconds": 0.0}, "seconds is 0.0; allowed: more than 0"),
         ({"weights": ""}, "features 'clip' need weights"),
     ],
 )

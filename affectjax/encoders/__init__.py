@@ -6,7 +6,7 @@
 The module of an encoder has `CONFIGS`: for each modality that it can read its config keys, a frozen
 dataclass that also makes the encoder, as the protocol `Config` says. Nothing else lists encoders.
 
-Letters: B examples, N images, T steps, H height, W width, D features.
+Letters: B examples, N images, T steps, L layers, H height, W width, D features.
 """
 
 import dataclasses
@@ -35,7 +35,8 @@ class Encoder:
     Attributes:
       make: returns its Flax module, and takes a `name`. Of frames the module maps images
         `[N, H, W, 3]`, normalised by `pixels`, to `[N, D]`; of all else `(x, mask, train=...)`, as
-        they stand in a batch, to `[B, D]`. Only pretrained ones may give another width than asked.
+        they stand in a batch, to `[B, D]`, or to `[B, L, D]`, a feature a layer, of which the model
+        learns a sum. Only pretrained ones may give another width than asked.
       params: pretrained parameters of the module, None where it starts from new ones.
       pixels: `mean` and `std` of the pixels from 0 to 1, {} where it does not matter which.
     """

@@ -70,7 +70,8 @@ class SoundAugmentation:
 
 # By the kind of input that an encoder reads, the parts of a config section that change it.
 PARTS = {"frames": (FrameAugmentation,), "waveform": (SoundAugmentation,)}
-_OF = {"vision": FrameAugmentation, "audio": SoundAugmentation}
+# By modality, the part that changes it.
+OF = {"vision": FrameAugmentation, "audio": SoundAugmentation}
 
 
 def apply(
@@ -85,5 +86,5 @@ def apply(
       key: see there.
       axis_name: see there.
     """
-    change = parts.get(_OF.get(m))
+    change = parts.get(OF.get(m))
     return view if change is None else change(view, key, axis_name)

@@ -1,6 +1,6 @@
 """One modality of a clip to one feature: what stands before UMBEnet's fusion.
 
-Letters: B examples, T steps, S samples, F frames, D features, H height, W width.
+Letters: B examples, T steps, S samples, F frames, L layers, D features, H height, W width.
 """
 
 from collections.abc import Callable, Sequence
@@ -104,6 +104,20 @@ class SequenceEncoder(nn.Module):
         if self.layers:
             x = encode(self, "layers", x, mask, train=train)
         return masking.masked_mean(layer_norm("norm")(x), mask)
+
+
+class LayerSum(nn.Module):
+    """A feature a layer of a tower to one: their sum, by weights that are learned and add to one.
+
+    At first it is their mean. Source: Yang et al. 2021, "SUPERB: Speech Processing Universal
+    PERformance Benchmark", section 3.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[B, L, D]` to `[B, D]` float32."""
+        weights = self.param("weights", nn.initializers.zeros, (x.shape[1],))
+        return jnp.einsum("l,bld->bd", jax.nn.softmax(weights), x.astype(jnp.float32))
 
 
 class AudioConv(nn.Module):

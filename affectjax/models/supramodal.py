@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from affectjax.models.encoders import encode_frames
+from affectjax.models.encoders import LayerSum, encode_frames
 from affectjax.models.norms import BatchNorm
 from affectjax.ops import masking
 
@@ -23,7 +23,8 @@ class Reader(nn.Module):
     """One modality, raw or as features, to one feature.
 
     Attributes:
-      encoder: what makes the module that reads it, given a name, see `affectjax.encoders.Encoder`.
+      encoder: what makes the module that reads it, given a name, see `affectjax.encoders.Encoder`;
+        of features of its layers a sum is learned.
       width: D of the feature; where the encoder gives another, a Dense follows.
       mean, std: of the pixels from 0 to 1, red, green and blue.
     """
@@ -41,6 +42,8 @@ class Reader(nn.Module):
             feature = masking.masked_mean(encode_frames(encoder, x, self.mean, self.std), mask)
         else:
             feature = encoder(x, mask, train=train)
+        if feature.ndim == 3:
+            feature = LayerSum(name="layers")(feature)
         feature = feature.astype(jnp.float32)
         if feature.shape[-1] != self.width:
             feature = nn.Dense(self.width, name="dense")(feature)

@@ -16,7 +16,7 @@ from jax import lax
 
 from affectjax.errors import InputError
 from affectjax.models.clip import TextTower, check_heads
-from affectjax.models.encoders import FrameHead, encode, encode_frames
+from affectjax.models.encoders import FrameHead, LayerSum, encode, encode_frames
 from affectjax.ops import masking, prompts
 
 POOL = "pool"
@@ -129,7 +129,7 @@ class UMBEnet(nn.Module):
     Attributes:
       modalities: those used, in the order of MODALITIES.
       encoders: by modality, what makes the module that reads it: no arguments, but a name, see
-        `affectjax.encoders.Encoder`.
+        `affectjax.encoders.Encoder`. None where the data comes encoded, a feature a layer.
       towers: by modality, text or vision, what makes the module before its head, in place of an
         encoder; the head is a Dense of text, a `FrameHead` of frames. None where no module runs:
         the data comes encoded, or the text tower itself reads it.
@@ -150,7 +150,7 @@ class UMBEnet(nn.Module):
     """
 
     modalities: tuple[str, ...]
-    encoders: Mapping[str, Callable[[], nn.Module]]
+    encoders: Mapping[str, Callable[[], nn.Module] | None]
     towers: Mapping[str, Callable[[], nn.Module] | None]
     text: Mapping[str, Any]
     sos: int
@@ -202,6 +202,7 @@ class UMBEnet(nn.Module):
         self.readers = {m: make() for m, make in made.items() if make is not None}
         # Where a module with weights gives another width than D.
         self.widths = {m: nn.Dense(self.width, name=f"{m}_width") for m in self.modalities}
+        self.layer_sums = {m: LayerSum(name=f"{m}_layers") for m in self.encoders}
         self.text_dense = nn.Dense(self.width)
         self.frame_head = FrameHead(
             self.frames, self.width, self.temporal_layers, self.temporal_heads, **common
@@ -231,8 +232,8 @@ class UMBEnet(nn.Module):
         Equation: UMBEnet (5)
 
         Args:
-          batch: by modality `x` and `mask`, and `present`; frames and text may also come as what
-            a frozen tower gave for them, `[B, T, D]`.
+          batch: by modality `x` and `mask`, and `present`; frames, text and sound may also come as
+            what a frozen tower gave for them, `[B, T, D]`.
           train: whether to drop, and to count activations.
 
         Returns:
@@ -300,7 +301,9 @@ class UMBEnet(nn.Module):
     def encode(self, m: str, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
         """Returns the feature `[B, D]` of a modality as it stands in a batch."""
         if m in self.encoders:
-            return self._resized(m, self.readers[m](x, mask, train=train))
+            if self.encoders[m] is not None:
+                x = self.readers[m](x, mask, train=train)
+            return self._resized(m, self.layer_sums[m](x) if x.ndim == 3 else x)
         if m == "vision":
             if x.ndim == 5:  # not encoded yet
                 x = encode_frames(self.readers["vision"], x, self.mean, self.std)

@@ -1,12 +1,12 @@
-"""Convolution and pooling of images, with PyTorch's padding, that are quick inside a `lax.scan`.
+"""Convolution of images and sounds, with PyTorch's padding, that is quick inside a `lax.scan`.
 
 XLA's convolution takes tens of times as long in a scan on a CPU: a ResNet-18 that learns from 64
 faces of 48 x 48 takes 10 s a step with it, 0.2 s with matrix products, which are most of that
 (tests/benchmarks/resnet_step.py). So a CPU gets products, an accelerator XLA's convolution: one
 product of all windows or, where much of these is padding, one for each place in a window, of the
 pixels that are there. In that ResNet-18, whose last images have 2 x 2 pixels, this makes 37 G
-operations a step 27 G.
-Letters: B examples, H height, W width, D features, F features of the result.
+operations a step 27 G. Over time it is a product everywhere, as in `models.layers.Conv1d`.
+Letters: B examples, H height, W width, T steps, D features, F features of the result, G groups.
 """
 
 import functools
@@ -14,10 +14,13 @@ import math
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jax import lax
 
 # With a smaller share of the windows inside the image, products of places are quicker.
 MOSTLY_INSIDE = 0.7
+# Places of a long kernel in one product: windows of all of them would be as many copies of `x`.
+PLACES = 8
 
 
 def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0) -> jax.Array:
@@ -50,6 +53,48 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0) -
     product = functools.partial(product, stride=stride, padding=padding)
     # Settled when it is compiled: the program holds one of the two.
     return lax.platform_dependent(x, kernel, cpu=product, default=convolution)
+
+
+def conv1d(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    """Returns the convolution over time, as `torch.nn.functional.conv1d` counts without padding.
+
+    Args:
+      x: `[B, T, D]`, T at least k.
+      kernel: `[k, D, F]`, of the type of `x`.
+      stride: steps between windows.
+
+    Returns:
+      `[B, (T - k) // stride + 1, F]`.
+    """
+    windows = jnp.concatenate(_shifts(x, 1, kernel.shape[0], stride), axis=-1)
+    return windows @ rearrange(kernel, "k d f -> (k d) f")
+
+
+def grouped_conv1d(x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
+    """Returns the convolution over time in groups of features, as long as `x`.
+
+    Equal to the first T steps of `torch.nn.functional.conv1d` with a padding of k // 2.
+
+    Args:
+      x: `[B, T, D]`.
+      kernel: `[k, D / G, F]`, of the type of `x`.
+      groups: G, a divisor of D and of F. Each part of F is made of its own part of D.
+
+    Returns:
+      `[B, T, F]`.
+    """
+    size, steps = len(kernel), x.shape[1]
+    places = math.gcd(size, PLACES)
+    x = jnp.pad(x, ((0, 0), (size // 2, size - 1 - size // 2), (0, 0)))
+    x = rearrange(x, "b t (g d) -> g b t d", g=groups)
+    windows = jnp.concatenate(_shifts(x, 2, places, 1), axis=-1)
+    kernel = rearrange(kernel, "(n k) d (g f) -> n g (k d) f", k=places, g=groups)
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    y = jnp.zeros((), dtype)
+    for i, part in enumerate(kernel):
+        there = lax.slice_in_dim(windows, i * places, i * places + steps, axis=2)
+        y += jnp.einsum("gbtd,gdf->gbtf", there, part, preferred_element_type=dtype)
+    return rearrange(y, "g b t f -> b t (g f)").astype(x.dtype)
 
 
 def max_pool(x: jax.Array, size: int = 3, stride: int = 2, padding: int = 1) -> jax.Array:

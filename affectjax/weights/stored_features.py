@@ -1,12 +1,16 @@
-"""Prepared clips read once by frozen towers: features in place of frames and of words.
+"""Prepared clips read once by frozen towers: features in place of frames, of words and of sound.
 
     DATA/<name>/encoded-<towers>/1.0.0/    as `affectjax.data.prepare.prepared` reads it
 
 Frames become what CLIP's image tower gives for each, a transcript what a text tower gives for the
-whole; sound stays, and transcripts are kept beside. A training then runs neither tower on a clip
-again. What made the features stands in affectjax.json, so that a run with other weights is refused.
+whole, sound the mean over time of what each layer of a speech tower gives; what no tower reads
+stays, and transcripts are kept beside. A training then runs no tower on a clip again. What made the
+features stands in affectjax.json, so that a run with other weights is refused.
 
-Letters: B clips, T frames, H height, W width, L tokens, D features.
+The means of all layers are stored, in the place of steps, because of these a model can still learn
+how much each layer counts: the mean over time of a sum of layers is the sum of their means.
+
+Letters: B clips, T frames, H height, W width, L tokens or layers, S samples, D features.
 """
 
 import dataclasses
@@ -22,8 +26,9 @@ import tqdm
 
 from affectjax import weights
 from affectjax.data.batches import streams
-from affectjax.data.batches.inputs import Frames, Inputs, Text
+from affectjax.data.batches.inputs import Frames, Inputs, Text, Waveform
 from affectjax.data.batches.tokenizer import Tokenizer
+from affectjax.data.media import codec
 from affectjax.data.prepare import prepared, write
 from affectjax.data.prepare.examples import Example, Examples
 from affectjax.data.prepare.plan import Plan
@@ -33,15 +38,18 @@ from affectjax.data.prepare.request import VERSION
 from affectjax.data.raw.dataset import CLIPS
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
+from affectjax.modalities import SAMPLE_RATE
 from affectjax.models.bert import Bert
 from affectjax.models.clip import ImageTower, TextTower
 from affectjax.models.encoders import encode_frames
+from affectjax.models.wav2vec2 import SpeechTower
 
 DTYPES = ("float32", "bfloat16")
 # By kind of features, the modalities that they are made of.
-FEATURES = {"clip": ("text", "vision"), "bert": ("text",)}
-# Images, and texts where there are no images, that a tower takes at once.
-_IMAGES, _TEXTS = 64, 32
+FEATURES = {"clip": ("text", "vision"), "bert": ("text",), "wav2vec2": ("audio",)}
+_READERS = {"clip": weights.clip, "bert": weights.bert, "wav2vec2": weights.wav2vec2}
+# Images, texts where there are no images, and seconds of sound that a tower takes at once.
+_IMAGES, _TEXTS, _SECONDS = 64, 32, 40
 _THREADS = 2
 
 Batch = Mapping[str, Any]
@@ -53,10 +61,12 @@ class Encoding:
 
     Attributes:
       features: "clip" for frames and transcripts by CLIP's towers, "bert" for transcripts alone, by
-        the mean of BERT's tokens.
+        the mean of BERT's tokens, "wav2vec2" for sound alone, by the layers of wav2vec 2.0, HuBERT
+        or WavLM.
       weights: a local folder in Hugging Face's layout.
       frames: the most of a clip, the middle ones of as many equal stretches.
       tokens: the most of a transcript, start and end among them, and no more than the tower reads.
+      seconds: of sound the most of a clip, from its start.
       dtype: in which the towers compute; what they give is stored in float32.
     """
 
@@ -64,6 +74,7 @@ class Encoding:
     weights: str
     frames: int = 16
     tokens: int = 77
+    seconds: float = 5.0
     dtype: str = "float32"
 
     def __post_init__(self):
@@ -74,12 +85,14 @@ class Encoding:
         for key, least in (("frames", 1), ("tokens", 2)):
             if getattr(self, key) < least:
                 raise InputError(f"{key} is {getattr(self, key)}; allowed: {least} or more")
+        if not self.seconds > 0:
+            raise InputError(f"seconds is {self.seconds}; allowed: more than 0")
         if not self.weights:
             raise InputError(f"features {self.features!r} need weights, a local folder")
 
 
 def encode(source: str | Path, data_dir: str | Path, encoding: Encoding) -> Path:
-    """Returns the folder of clips with features in place of frames and transcripts; writes it.
+    """Returns the folder of clips with features in place of what towers read; writes it.
 
     When the same features of the same clips are there already, they are returned as they are.
 
@@ -128,10 +141,9 @@ class _Towers:
 def _towers(opened: Prepared, encoding: Encoding) -> _Towers:
     """Returns the towers for what the clips have; raises an InputError where they do not fit."""
     wanted = _wanted(opened, encoding)
-    find = {"clip": weights.clip, "bert": weights.bert}[encoding.features]
-    found = find(encoding.weights)
+    found = _READERS[encoding.features](encoding.weights)
     dtype = jnp.dtype(encoding.dtype)
-    kinds, runs, width, tokenizer = {}, {}, {}, None
+    kinds, runs, width, length, tokenizer = {}, {}, {}, {}, None
     if "vision" in wanted:
         args = _tower_of(found, "image", encoding)
         have = opened.inputs["vision"]
@@ -142,14 +154,19 @@ def _towers(opened: Prepared, encoding: Encoding) -> _Towers:
             )
         kinds["vision"] = Frames(min(encoding.frames, have["longest"]), have["size"])
         runs["vision"] = _vision(ImageTower(**args, dtype=dtype), found.mean, found.std)
-        width["vision"] = args["projection"]
+        width["vision"], length["vision"] = args["projection"], kinds["vision"].count
     if "text" in wanted:
         clip = encoding.features == "clip"
         args = _tower_of(found, "text", encoding) if clip else found.args
         tokenizer = _tokenizer(encoding, args["vocab"])
         kinds["text"] = Text(min(encoding.tokens, args["length"]))
         runs["text"] = _text((TextTower if clip else Bert)(**args, dtype=dtype), clip)
-        width["text"] = args["projection" if clip else "width"]
+        width["text"], length["text"] = args["projection" if clip else "width"], 1
+    if "audio" in wanted:
+        samples = codec.samples(encoding.seconds)
+        kinds["audio"] = Waveform(min(samples, opened.inputs["audio"]["longest"]))
+        runs["audio"] = _audio(SpeechTower(**found.args, dtype=dtype))
+        width["audio"], length["audio"] = found.args["width"], found.args["layers"] + 1
 
     @jax.jit
     def run(params: Any, batch: Batch) -> dict[str, jax.Array]:
@@ -162,17 +179,18 @@ def _towers(opened: Prepared, encoding: Encoding) -> _Towers:
         "checksum": weights.checksum(found),
         "dtype": encoding.dtype,
     }
-    own = {"text": {"tokens": encoding.tokens}, "vision": {"frames": encoding.frames}}
-    made = {
-        m: {**said, "length": 1 if m == "text" else kinds[m].count, "width": width[m], **own[m]}
-        for m in wanted
+    own = {
+        "text": {"tokens": encoding.tokens},
+        "audio": {"seconds": encoding.seconds},
+        "vision": {"frames": encoding.frames},
     }
+    made = {m: {**said, "length": length[m], "width": width[m], **own[m]} for m in wanted}
     inputs = Inputs(kinds, opened.spec, tokenizer=tokenizer)
     return _Towers(made, inputs, jax.device_put(found.params), run)
 
 
 def _wanted(opened: Prepared, encoding: Encoding) -> tuple[str, ...]:
-    """Returns the modalities to encode: those that the clips have as frames, or as transcripts."""
+    """Returns the modalities to encode: those that the clips have, and no tower has read yet."""
     if opened.view != CLIPS:
         raise InputError(f"{opened.path}: holds {opened.view}; only clips can be encoded")
     wanted = tuple(m for m in FEATURES[encoding.features] if m in opened.inputs)
@@ -181,10 +199,11 @@ def _wanted(opened: Prepared, encoding: Encoding) -> tuple[str, ...]:
             f"{opened.path}: has none of {', '.join(FEATURES[encoding.features])}, of which "
             f"features {encoding.features!r} are made"
         )
-    if "vision" in wanted and opened.inputs["vision"]["kind"] != "frames":
-        raise InputError(
-            f"{opened.path}: its frames are encoded already; name the clips themselves"
-        )
+    for m, kind, shown in (("vision", "frames", "frames are"), ("audio", "waveform", "sound is")):
+        if m in wanted and opened.inputs[m]["kind"] != kind:
+            raise InputError(
+                f"{opened.path}: its {shown} encoded already; name the clips themselves"
+            )
     return wanted
 
 
@@ -225,6 +244,15 @@ def _text(tower: TextTower | Bert, clip: bool) -> Callable[[Any, Batch], jax.Arr
     def run(params: Any, text: Batch) -> jax.Array:
         own = params["text_tower"] if clip else params
         return tower.apply({"params": own}, text["x"], text["mask"])[0][:, None]
+
+    return run
+
+
+def _audio(tower: SpeechTower) -> Callable[[Any, Batch], jax.Array]:
+    """Returns the features `[B, L + 1, D]` of sounds, as a function of parameters and `x`."""
+
+    def run(params: Any, audio: Batch) -> jax.Array:
+        return tower.apply({"params": params}, audio["x"], audio["mask"])[1]["means"]
 
     return run
 
@@ -271,9 +299,7 @@ class EncodedExamples(Examples):
     def read(self, split: str) -> Iterator[Example]:
         """Yields the examples of a split, some of them at a time through the towers."""
         towers, source, folds = self._towers, self._opened.source(split), self._folds()
-        vision = towers.inputs.kinds.get("vision")
-        size = max(1, _IMAGES // vision.count) if vision else _TEXTS
-        chunks = streams.BatchStream(_Chunks(source, towers.inputs, size), _THREADS)
+        chunks = streams.BatchStream(_Chunks(source, towers.inputs, self._size()), _THREADS)
         name = f"{self._opened.name} {split}"
         # Only where somebody watches.
         with tqdm.tqdm(desc=name, total=len(source), unit="clip", disable=None) as bar:
@@ -281,13 +307,22 @@ class EncodedExamples(Examples):
                 made = towers.run(towers.params, {m: batch[m] for m in towers.made})
                 made = jax.device_get(made)
                 for row, record in enumerate(records):
-                    # A text of any length is one step; where there is none, there is none.
+                    # A text of any length is one step, a sound one a layer; none is none.
                     steps = {m: int(batch[m]["mask"][row].sum()) for m in made}
                     media = {m: record[m] for m in self._kept}
                     media |= {m: x[row, : steps[m]] for m, x in made.items()}
                     own = folds.get(record["id"], {})
                     yield Example(record["id"], record["label"], record["transcript"], media, own)
                 bar.update(len(records))
+
+    def _size(self) -> int:
+        """Returns how many clips the towers take at once."""
+        kinds = self._towers.inputs.kinds
+        if "vision" in kinds:
+            return max(1, _IMAGES // kinds["vision"].count)
+        if "audio" in kinds:
+            return max(1, _SECONDS * SAMPLE_RATE // kinds["audio"].samples)
+        return _TEXTS
 
     def card(self) -> dict[str, Any]:
         """Returns what the clips' card says, and how the features were made."""

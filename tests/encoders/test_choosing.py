@@ -17,6 +17,7 @@ from affectjax.data.labels import LabelSpec
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 from affectjax.models.supramodal import Reader
+from affectjax.models.wav2vec2 import SpeechTower
 from affectjax.runtime import configs
 from affectjax.tasks.supramodal.towers import ENCODERS, Adaptation, LearnerConfig, Towers, choose
 
@@ -97,6 +98,26 @@ def test_towers_of_a_folder_come_with_its_weights(clip_folder):
     assert made.pixels == {"mean": found.mean, "std": found.std}
 
 
+def test_of_a_speech_tower_a_sum_of_layers_is_learned(speech_folder):
+    own = {"audio": "wav2vec2", "wav2vec2_weights": str(speech_folder)}
+    made = towers({"audio": RAW["audio"]}, **own)[0]
+    found = weights.wav2vec2(speech_folder)
+    jax.tree.map(np.testing.assert_array_equal, made.pretrained["audio"], found.params)
+    reader, x = Reader(made.makers["audio"], D), np.random.default_rng(0).normal(0, 0.1, (B, 1600))
+    mask = np.arange(1600) < np.array([[1600], [700]])
+    params = quick(functools.partial(reader.init, train=False))(jax.random.key(0), x, mask)
+    params = {**params["params"], "tower": found.params}
+    run = quick(functools.partial(reader.apply, train=False))
+    at_first = run({"params": params}, x, mask)
+    means = quick(SpeechTower(**found.args).apply)({"params": found.params}, x, mask)[1]["means"]
+    dense = params["dense"]["kernel"]
+    assert params["layers"]["weights"].shape == (4,) and at_first.shape == (B, D)
+    np.testing.assert_allclose(at_first, means.mean(1) @ dense, atol=1e-5)
+    params["layers"] = {"weights": np.log(np.array([1, 2, 3, 4], np.float32))}
+    expected = np.average(means, axis=1, weights=[1, 2, 3, 4]) @ dense
+    np.testing.assert_allclose(run({"params": params}, x, mask), expected, atol=1e-5)
+
+
 def test_the_paper_s_widths_are_the_defaults():
     settings = LearnerConfig()
     assert (settings.width, settings.hidden) == (512, 256)
@@ -112,7 +133,7 @@ def test_what_may_read_what():
     }
     assert {key: names for key, names in found.items() if names} == {
         ("text", "text"): ("bert", "clip"),
-        ("audio", "waveform"): ("clap", "conv", "mel"),
+        ("audio", "waveform"): ("clap", "conv", "mel", "wav2vec2"),
         ("vision", "frames"): ("clip", "conv"),
         **{(m, "features"): ("features",) for m in MODALITIES},
     }
@@ -141,6 +162,10 @@ REFUSED = {
     "no such tower": ({"vision": RAW["vision"]}, {"vision": "vit"}, "is 'vit', .*allowed: clip"),
     "bert without weights": (
         {"text": RAW["text"]}, {"text": "bert"}, '"config.model.learner.bert_weights" is empty',
+    ),
+    "wav2vec2 without weights": (
+        {"audio": RAW["audio"]}, {"audio": "wav2vec2"},
+        '"config.model.learner.wav2vec2_weights" is empty',
     ),
     "no folder": ({"vision": RAW["vision"]}, {"weights": "/nowhere"}, "/nowhere"),
     "number format": ({}, {"dtype": "float16"}, "dtype is 'float16'; allowed: float32, bfloat16"),

@@ -1,6 +1,6 @@
 """Convolution and pooling against PyTorch, forward and backward, under every transform.
 
-Letters: B examples, H height, W width, D features, F features of the result.
+Letters: B examples, H height, W width, T steps, D features, F features of the result, G groups.
 """
 
 import jax
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from affectjax.ops.convolution import conv2d, max_pool
+from affectjax.ops.convolution import conv1d, conv2d, grouped_conv1d, max_pool
 
 torch = pytest.importorskip("torch")
 
@@ -64,6 +64,29 @@ def test_convolution_is_that_of_torch(case):
         return y.permute(0, 2, 3, 1)
 
     both(lambda x, k: conv2d(x, k, stride, padding), theirs, drawn(*shape), kernel)
+
+
+@pytest.mark.parametrize("steps, size, stride", [(23, 10, 5), (8, 3, 2), (2, 2, 2), (9, 2, 4)])
+def test_convolution_over_time_is_that_of_torch(steps, size, stride):
+    def theirs(x, kernel):
+        x, kernel = x.permute(0, 2, 1), kernel.permute(2, 1, 0)
+        return torch.nn.functional.conv1d(x, kernel, stride=stride).permute(0, 2, 1)
+
+    kernel = drawn(size, 3, 4, seed=1)
+    both(lambda x, k: conv1d(x, k, stride), theirs, drawn(2, steps, 3), kernel)
+
+
+@pytest.mark.parametrize("size", [1, 6, 7, 16, 24])
+def test_convolution_in_groups_is_that_of_torch(size):
+    """Of 6 features in 3 groups to 9; even kernels give a step more than there was, cut off."""
+
+    def theirs(x, kernel):
+        x, kernel = x.permute(0, 2, 1), kernel.permute(2, 1, 0)
+        y = torch.nn.functional.conv1d(x, kernel, padding=size // 2, groups=3)
+        return y[:, :, : x.shape[2]].permute(0, 2, 1)
+
+    kernel = drawn(size, 2, 9, seed=1)
+    both(lambda x, k: grouped_conv1d(x, k, 3), theirs, drawn(2, 11, 6), kernel)
 
 
 @pytest.mark.parametrize("size, stride, padding", [(3, 2, 1), (2, 2, 0), (3, 1, 1), (4, 3, 2)])

@@ -512,6 +512,36 @@ def test_of_towers_with_weights_lora_trains_alone(adapted, clip_folder):
     assert {"emotion", "seven", "three", "audio", "lora"} <= {p.split("/")[0] for p in trains}
 
 
+def test_lora_adapts_the_attention_of_a_speech_tower(speech_folder):
+    """Of audio alone: what it adds trains, and how much each layer counts; the tower does not."""
+    sources = sources_of({"audio": Waveform(1600)})
+    own = {"audio": "wav2vec2", "wav2vec2_weights": str(speech_folder), "lora_rank": 2}
+    of = learning({"joint": {}}, sources=sources, **own)
+    stage, batch = of.stages[0], {"audio": sources["audio"].zeros(6)}
+    rng = np.random.default_rng(0)
+    batch["audio"]["audio"]["x"] = 0.1 * rng.normal(size=(6, 1600)).astype("f4")
+    batch["audio"]["label"] = np.array([0, 3, 4, 6, 5, 3], np.int32)
+    params, variables = quick(stage.init)(jax.random.key(0), batch)
+    model = stage.prepare({"params": jax.device_get(params), "variables": variables})
+    params = model["params"]
+    given = weights.wav2vec2(speech_folder).params
+    jax.tree.map(np.testing.assert_array_equal, params["audio"]["tower"], given)
+    flat = traverse_util.flatten_dict(params, sep="/")
+    frozen = {path for path in flat if not stage.trains(path)}
+    assert frozen == {path for path in flat if path.startswith("audio/tower/")}
+    kernels = {f"lora/audio/blocks/{name}/kernel" for name in ("query", "key", "value", "out")}
+    assert {p.rpartition("/")[0] for p in flat if p.startswith("lora/")} == kernels
+    assert flat["lora/audio/blocks/query/kernel/a"].shape == (3, 16, 2)
+    scorer = quick(of.scorers["audio"].describe)
+    at_first = scorer(params, variables, batch["audio"])["feature"]
+    grown = {**params, "lora": jax.tree.map(lambda x: x + 0.1, params["lora"])}
+    assert np.abs(scorer(grown, variables, batch["audio"])["feature"] - at_first).max() > 1e-3
+    gradient, _ = quick(jax.grad(stage.loss, has_aux=True))(grown, variables, batch, KEY)
+    moved = traverse_util.flatten_dict(gradient, sep="/")
+    for path in ("audio/layers/weights", *(f"{kernel}/{n}" for kernel in kernels for n in "ab")):
+        assert np.isfinite(moved[path]).all() and np.any(moved[path]), path
+
+
 def test_lora_begins_as_nothing_and_is_heard_once_it_is_something(adapted):
     of, sources = adapted
     stage = of.stages[0]

@@ -16,12 +16,14 @@ from flax import traverse_util
 from numpy_mcr import draw, quick
 from scipy import stats
 
+from affectjax import weights
 from affectjax.data.batches.inputs import Features, Frames, Inputs, Text, Waveform
 from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.labels import LabelSpec
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 from affectjax.models.umbenet import POOL
+from affectjax.models.wav2vec2 import SpeechTower
 from affectjax.runtime.configs import section
 from affectjax.runtime.optim import OptimConfig
 from affectjax.tasks.base import StageEnd
@@ -615,6 +617,68 @@ def test_encoded_frames_need_no_tower(encoder):
     of = task_of({"vision": Features(2, 8)}, vision=encoder, temporal_heads=2, temporal_layers=1)
     params, _ = start(of)
     assert "image_tower" not in params and "frame_head" in params
+
+
+def with_voices(kind, folder, **changes):
+    """Returns a task whose audio a frozen speech tower reads, or has read."""
+    changes = {"audio": "wav2vec2", "wav2vec2_weights": str(folder)} | changes
+    return task_of(KINDS | {"audio": kind}, frozen=("audio_wav2vec2",), **changes)
+
+
+def test_a_speech_tower_is_frozen_and_a_sum_of_its_layers_trains(speech_folder):
+    of = with_voices(Waveform(1600), speech_folder)
+    batch = batch_of(EVERYTHING)
+    x = 0.1 * np.random.default_rng(0).normal(size=(B, 1600)).astype("f4")
+    batch["audio"] = {"x": x, "mask": np.ones((B, 1600), bool)}
+    params, variables = start(of)
+    model = of.load_pretrained({"params": params, "variables": variables})
+    given = weights.wav2vec2(speech_folder)
+    jax.tree.map(np.testing.assert_array_equal, model["params"]["audio_wav2vec2"], given.params)
+    trains = stage(of, "missing").trains
+    assert not trains("audio_wav2vec2/blocks/query/kernel") and trains("audio_layers/weights")
+    (loss, _), gradient = compiled(of, "missing")(model["params"], variables, batch, KEY)
+    assert np.isfinite(loss) and np.abs(gradient["audio_layers"]["weights"]).max() > 0
+    out = quick(of.predict)(model["params"], variables, batch)
+    assert np.ptp(out["logits"], axis=0).max() > 0
+    # What the tower gave, stored, has the same predictions, and no tower in the model.
+    checksum = weights.checksum(given)
+    stored = with_voices(Features(4, 16, encoder="wav2vec2", checksum=checksum), speech_folder)
+    run = quick(SpeechTower(**given.args).apply)
+    means = run({"params": given.params}, x, batch["audio"]["mask"])[1]["means"]
+    encoded = {**batch, "audio": {"x": np.asarray(means), "mask": np.ones((B, 4), bool)}}
+    fewer = {name: value for name, value in model["params"].items() if name != "audio_wav2vec2"}
+    assert jax.tree.map(np.shape, start(stored)[0]) == jax.tree.map(np.shape, fewer)
+    assert stored.assembly.pretrained == {}
+    expected = quick(stored.predict)(fewer, variables, encoded)["logits"]
+    np.testing.assert_allclose(out["logits"], expected, atol=1e-5)
+
+
+STORED_VOICES = {
+    "other weights": (
+        {"checksum": "others"}, {}, '"config.model.wav2vec2_weights" is .* other weights made the',
+    ),
+    "another encoder": (
+        {}, {"audio": "mel"}, "is .mel., .* that wav2vec2 made; allowed: wav2vec2, features",
+    ),
+    "augmentation": (
+        {}, {"gain_db": 3.0}, '"config.model.gain_db" is 3.0, but audio of the data is encoded',
+    ),
+    "made by nobody": (
+        {"encoder": ""}, {}, "is .wav2vec2., but the data has features; allowed: features",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "message"), STORED_VOICES.values(), ids=STORED_VOICES.keys()
+)
+def test_stored_voices_that_are_refused(speech_folder, kind, model, message):
+    checksum = weights.checksum(weights.wav2vec2(speech_folder))
+    kind = Features(4, 16, **{"encoder": "wav2vec2", "checksum": checksum} | kind)
+    folder = {} if "audio" in model else {"wav2vec2_weights": str(speech_folder)}
+    changes = {"audio": "wav2vec2"} | folder | model
+    said = refused(lambda: task_of(KINDS | {"audio": kind}, **changes))
+    assert re.search(message, said), said
 
 
 def test_words_for_bert_need_its_weights(tokenizer):

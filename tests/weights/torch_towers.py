@@ -57,6 +57,28 @@ def bert_model(**changes):
     return widened(transformers.BertModel(transformers.BertConfig(**small | changes)))
 
 
+def speech_config(kind="wav2vec2", large=False, **changes):
+    """Returns a small config of a kind of speech tower, arranged as the base or large ones are."""
+    small = {
+        "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "intermediate_size": 40, "conv_dim": (6, 8, 10), "conv_kernel": (10, 3, 2),
+        "conv_stride": (5, 2, 2), "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
+        "feat_extract_norm": "layer" if large else "group", "do_stable_layer_norm": large,
+    }  # fmt: skip
+    if kind == "wavlm":
+        small |= {"num_buckets": 12, "max_bucket_distance": 20}
+    name = {"wav2vec2": "Wav2Vec2Config", "hubert": "HubertConfig", "wavlm": "WavLMConfig"}[kind]
+    return getattr(transformers, name)(**small | changes)
+
+
+def speech_model(kind="wav2vec2", large=False, seed=0, **changes):
+    """Returns a small speech tower; the convolutions of large ones have a bias, but WavLM's."""
+    bias = {"conv_bias": large and kind != "wavlm"}
+    config = speech_config(kind, large, **bias | changes)
+    name = {"wav2vec2": "Wav2Vec2Model", "hubert": "HubertModel", "wavlm": "WavLMModel"}[kind]
+    return widened(getattr(transformers, name)(config), seed)
+
+
 def sentences(length=9, lengths=(9, 6, 2)):
     """Returns tokens `[3, 9]`, each sentence ended by EOS and padded with 1, and the mask.
 

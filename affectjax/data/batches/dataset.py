@@ -274,13 +274,18 @@ class Dataset:
         return Waveform(min(codec.samples(self.config.seconds), said["longest"]))
 
     def _check_encoded(self, said: Mapping[str, Any]) -> None:
-        """Raises an InputError where the config wants other frames than those that were encoded."""
-        have = {"frames": said.get("frames"), "sampling": "middle"}
-        for key, value in have.items() if have["frames"] else ():
+        """Raises an InputError where the config wants other frames or sounds than were encoded."""
+        have = {}
+        if "frames" in said:
+            have = {"frames": said["frames"], "sampling": "middle"}
+        if "seconds" in said:
+            have = {"seconds": said["seconds"]}
+        what = "sounds" if "seconds" in said else "frames"
+        for key, value in have.items():
             if getattr(self.config, key) != value:
                 raise InputError(
                     f'"config.data.{key}" is {getattr(self.config, key)!r}, but the features in '
-                    f"{self.prepared.path} are of other frames; allowed: {value!r}"
+                    f"{self.prepared.path} are of other {what}; allowed: {value!r}"
                 )
 
     def _log(self) -> None:

@@ -34,8 +34,8 @@ class Features:
     Attributes:
       length: T; what is longer is cut.
       width: D.
-      encoder: the frozen tower that made them, "clip" or "bert"; "" where nobody says. Such
-        features are never standardised: the layers above know them as the tower gives them.
+      encoder: the frozen tower that made them, "clip", "bert" or "wav2vec2"; "" where nobody says.
+        Such features are never standardised: the layers above know them as the tower gives them.
       checksum: of that tower's weights, see `affectjax.weights.checksum`.
     """
 

@@ -137,22 +137,24 @@ class Assembly:
         found = chosen(wanted, self.inputs.modalities, f"{SECTION}.modalities")
         for m in found:
             encoder, kind = self.names[m], self.kind(m)
-            # What stands behind a tower of texts or of frames also takes what that tower made.
-            before = ("text", "frames") if kind == "features" else ()
-            encoders.check_kind(encoder, m, kind, (kind, *before), SECTION)
             made_by = self._made_by(m)
+            # What stands behind a tower also takes what that tower made.
+            before = ("text", "frames") if kind == "features" else ()
+            before = (*before, "waveform") if made_by else before
+            encoders.check_kind(encoder, m, kind, (kind, *before), SECTION)
             if made_by and encoder not in (made_by, "features"):
                 raise InputError(
                     f'"{SECTION}.{m}" is {encoder!r}, but the data has features that {made_by} '
                     f"made; allowed: {made_by}, features"
                 )
-        changes = self.parts.get(augmentation.FrameAugmentation)
-        for key, value in vars(changes).items() if changes else ():
-            if value and "vision" in found and self._made_by("vision"):
-                raise InputError(
-                    f'"{SECTION}.{key}" is {value}, but the frames of the data are encoded and '
-                    "cannot be changed; allowed: 0"
-                )
+        for m, part in augmentation.OF.items():
+            changes = self.parts.get(part)
+            for key, value in vars(changes).items() if changes else ():
+                if value and m in found and self._made_by(m):
+                    raise InputError(
+                        f'"{SECTION}.{key}" is {value}, but {m} of the data is encoded and cannot '
+                        "be changed; allowed: 0"
+                    )
         return found
 
     def _made_by(self, m: str) -> str:
