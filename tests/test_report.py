@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 from test_space import labels, write_space
 
+from affectjax import metrics
 from affectjax.emotions import SEVEN, THREE
 from affectjax.errors import InputError
 from affectjax.reports import embeddings, run_report
@@ -151,6 +152,22 @@ def test_unpaired_sets_are_columns(tmp_path):
         ["war", same, "0.5000 ± 0.3536", same],  # sqrt(2 * 0.25**2)
         ["recall/fear", "", "", same],
     ]
+
+
+def test_the_page_has_what_missing_modalities_cost(tmp_path):
+    seed_run(tmp_path, {3: 0.5, 4: 0.75})
+    of = lambda value: dict.fromkeys(metrics.MAIN["class"], value)  # noqa: E731
+    own = {"text": of(0.25), "text+audio": {"per_seed": {"3": of(0.5), "4": of(0.6)}}}
+    file = tmp_path / "eval" / "missing.json"
+    file.write_text(json.dumps({"split": "test", "subsets": own}))
+    table = run_report.missing_table(tmp_path)
+    assert table.head == ("shown", "war", "uar", "f1_weighted", "f1_macro")
+    assert [row[:2] for row in table.rows] == [
+        ("text+audio", "0.5500 ± 0.0707"),
+        ("text", "0.2500"),
+    ]
+    assert "When modalities are missing" in run_report.write(tmp_path).read_text()
+    assert run_report.missing_table(tmp_path, "valid") is None
 
 
 def test_what_stands_in_the_way(tmp_path):

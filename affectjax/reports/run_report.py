@@ -138,6 +138,38 @@ def standing_tables(workdir: str | Path, split: str) -> list[Table]:
     return found
 
 
+def missing_table(workdir: str | Path, split: str = "test") -> Table | None:
+    """Returns a row for each subset of the modalities that the model was shown; None without any.
+
+    Args:
+      workdir: of a run.
+      split: as in eval/<split>.json.
+    """
+    file = Path(workdir) / "eval" / "missing.json"
+    content = json.loads(file.read_text()) if file.is_file() else {"split": None}
+    if content["split"] != split:
+        return None
+    subsets = content["subsets"]
+    summary = {
+        shown: metrics.over_seeds(list(own.get("per_seed", {"": own}).values()))
+        for shown, own in subsets.items()
+    }
+    known = next(iter(summary.values()))["mean"]
+    judged = (names for names in metrics.MAIN.values() if set(names) <= set(known))
+    names = next(judged, tuple(known)[:5])  # a task of others may have metrics of its own
+    ordered = sorted(summary, key=lambda shown: -shown.count("+"))
+    rows = [
+        (shown, *(_with_deviation(summary[shown], name) for name in names)) for shown in ordered
+    ]
+    return Table(f"{workdir}, {split}, what the model is shown", ("shown", *names), rows)
+
+
+def _with_deviation(summary: Mapping[str, Mapping[str, float]], name: str) -> str:
+    """Returns the mean of a metric, and its deviation where there is one."""
+    mean, std = (_number(summary[key][name]) for key in ("mean", "std"))
+    return mean if std == "-" else f"{mean} ± {std}"
+
+
 def comparison(workdir: str | Path, against: str | Path, split: str = "test") -> str:
     """Returns a table of both runs with a paired t-test a metric, over the seeds or folds of both.
 
@@ -292,6 +324,9 @@ def write(workdir: str | Path, split: str = "test", against: str | Path | None =
     if standing:
         parts += [html.heading("Against simple baselines"), html.paragraph(_ABOUT_BASELINES)]
         parts += [own.html() for own in standing]
+    shown = missing_table(workdir, split)
+    if shown:
+        parts += [html.heading("When modalities are missing"), shown.html()]
     if against:
         compared = _comparison(workdir, against, split)
         parts += [html.heading("Against another run"), compared.html()]
