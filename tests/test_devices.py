@@ -27,7 +27,7 @@ from affectjax.runtime import optim, parallel, steps
 from affectjax.runtime.checkpoints import Checkpoints
 from affectjax.runtime.parallel import AXIS, ENGINES, Engine, ParallelConfig
 from affectjax.tasks import base
-from affectjax.training import loop
+from affectjax.training import evaluator, loop
 
 TOLERANCE = 1e-5
 EPOCHS = 5  # of four steps
@@ -201,23 +201,25 @@ def test_twenty_steps_of_a_system_with_every_engine(name, own, start, tmp_path):
 
 def one_of_two(process, port, folder, own, seeds):
     """Trains with both engines as one of two processes of two devices each."""
-    before = parallel.initialize
+    two = {"parallel__coordinator": f"127.0.0.1:{port}", "parallel__processes": 2}
+    two |= {"parallel__process": process}
     for kind in ENGINES:
-        changes = {"parallel__engine": kind, "seeds": seeds, "stages__train__epochs": 2}
-        changes |= {"parallel__coordinator": f"127.0.0.1:{port}", "parallel__processes": 2}
+        changes = {"parallel__engine": kind, "seeds": seeds, "stages__train__epochs": 2, **two}
         if kind == "shard_map":
             changes |= {"data__resident_mib": 0.0}
-        config = toy_config(own, parallel__process=process, **changes)
+        config = toy_config(own, **changes)
         written = []
         if process:
             watch_writes(written, folder)
         result = loop.train(config, Path(folder) / kind)
-        parallel.initialize = lambda *_: None  # joined already
         # The second process is told what the first one reads.
         assert loop.train(config, Path(folder) / kind) == json.loads(json.dumps(result))
         assert jax.process_count() == 2 and len(jax.devices()) == 4
         assert not written, written
-    parallel.initialize = before
+    config = toy_config(own, **two, data__kfold=3, stages__train__epochs=1)
+    result = loop.train(config, Path(folder) / "folds")
+    assert list(result["per_fold"]) == ["1", "2", "3"]
+    assert evaluator.evaluate(Path(folder) / "folds") == result
 
 
 def watch_writes(written, folder):

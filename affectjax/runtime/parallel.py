@@ -74,7 +74,8 @@ _made = False
 def initialize(config: ParallelConfig, seeds: int = 1) -> None:
     """Joins the processes of one run, if there are several, and keeps what they compile.
 
-    Call it before any device is used: later, the CPU stays the one device that it is.
+    Call it before any device is used: later, the CPU stays the one device that it is. Once joined,
+    the processes stay so for the runs that follow, of the folds for instance.
 
     Args:
       config: see there.
@@ -82,8 +83,9 @@ def initialize(config: ParallelConfig, seeds: int = 1) -> None:
     """
     compilation.keep(config.compilation_cache)
     if config.processes > 1:
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        jax.distributed.initialize(config.coordinator, config.processes, config.process)
+        if not jax.distributed.is_initialized():
+            jax.config.update("jax_cpu_collectives_implementation", "gloo")
+            jax.distributed.initialize(config.coordinator, config.processes, config.process)
     elif seeds > 1 and config.seeds != "together":
         _make_devices(seeds)
 

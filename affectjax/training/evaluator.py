@@ -352,6 +352,9 @@ def evaluate(path: str | Path, overrides: Mapping[str, Any] | None = None) -> di
     """
     config = Workdir(path).config()
     if folds.fold_names(config):
+        wanted = run_config.override(config, overrides or {})["parallel"]
+        wanted = configs.read(ParallelConfig, wanted, "config.parallel")
+        parallel.initialize(wanted, len(configs.seeds(config)))
         again = lambda _, folder: evaluate(folder, overrides)  # noqa: E731
         return folds.run_each(config, path, again, _stem(config, overrides or {}))
     workdir, config, datasets, task, engine = open_run(path, overrides or {})

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 
 from affectjax import metrics
 from affectjax.data.batches.config import fold_names as split_names
@@ -37,6 +38,8 @@ def run_each(
 ) -> Result:
     """Runs every fold, writes what they say together, and returns the metrics of a split.
 
+    Several processes have been joined before, see `parallel.initialize`.
+
     Args:
       config: with `config.data.folds` or `config.data.kfold`.
       workdir: of all of them.
@@ -59,6 +62,8 @@ def run_each(
         run(one, folder.path / "folds" / name)
     if jax.process_index() == 0:
         write_combined(folder.path, names)
+    if jax.process_count() > 1:  # the others read what the first has written
+        multihost_utils.sync_global_devices("folds")
     return json.loads((folder.path / "eval" / f"{split}.json").read_text())
 
 

@@ -53,12 +53,12 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
       SystemExit: after a SIGTERM, with the checkpoint on disk.
     """
     given, config = config, run_config.resolve(config)
-    if folds.fold_names(config):
-        return folds.run_each(given, workdir, train)
     parallel_config = configs.read(ParallelConfig, config["parallel"], "config.parallel")
     settings = configs.read(TrainConfig, config["train"], "config.train")
     seeds = configs.seeds(config)
     parallel.initialize(parallel_config, len(seeds))
+    if folds.fold_names(config):
+        return folds.run_each(given, workdir, train)
     datasets = open_datasets.open_all(run_config.data_sets(config))
     task = base.build(config, {n: d.inputs for n, d in datasets.items()}, parallel.AXIS)
     engine = parallel.engine(parallel_config, len(seeds))
