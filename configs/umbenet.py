@@ -126,10 +126,11 @@ def _model(name: str) -> dict[str, Any]:
     }
     if name == "mosi":
         return values | dict.fromkeys(("text", "audio", "vision"), "features")
-    values |= {"vision": "conv", "temporal_layers": 1, "temporal_heads": 4, "flip": 0.5}
+    values |= {"audio": "mel", "vision": "conv"}
+    values |= {"temporal_layers": 1, "temporal_heads": 4, "flip": 0.5}
     if name == "fer2013":
         return values | {"shift": 0.08, "contrast": 0.2, "brightness": 0.1}
-    return values | {"gain_db": 6.0}
+    return values | {"gain_db": 6.0, "shift_bands": 6}
 
 
 def _optim(name: str) -> dict[str, Any]:

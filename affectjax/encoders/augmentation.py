@@ -50,21 +50,25 @@ class SoundAugmentation:
     """Config keys of what reads waveforms.
 
     Attributes:
-      gain_db: decibels up or down at most.
+      gain_db, delay, noise: see `affectjax.ops.augment.jitter_waveform`.
     """
 
     gain_db: float = 0.0
+    delay: float = 0.0
+    noise: float = 0.0
 
     def __post_init__(self):
-        if self.gain_db < 0:
-            raise ValueError(f"gain_db is {self.gain_db}; allowed: from 0 up")
+        for key, most in (("gain_db", None), ("delay", 1), ("noise", 1)):
+            value = getattr(self, key)
+            if value < 0 or (most and value > most):
+                allowed = f"from 0 to {most}" if most else "from 0 up"
+                raise ValueError(f"{key} is {value}; allowed: {allowed}")
 
     def __call__(self, view: View, key: jax.Array, axis_name: str | None) -> View:
         """Returns what `FrameAugmentation` does, of a waveform `x` `[B, S]`."""
-        if view["x"].ndim != 2 or not self.gain_db:
+        if view["x"].ndim != 2 or not any(vars(self).values()):
             return view
-        jitter = augment.jitter_waveform
-        x = jitter(view["x"], view["mask"], key, axis_name, gain_db=self.gain_db)
+        x = augment.jitter_waveform(view["x"], view["mask"], key, axis_name, **vars(self))
         return {**view, "x": x}
 
 

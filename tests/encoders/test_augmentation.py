@@ -20,7 +20,7 @@ VIEWS = {
 }  # fmt: skip
 LIVELY = {
     FrameAugmentation: FrameAugmentation(0.5, 0.3, 0.4, 0.2),
-    SoundAugmentation: SoundAugmentation(6.0),
+    SoundAugmentation: SoundAugmentation(6.0, 0.2, 0.1),
 }
 
 
@@ -32,7 +32,7 @@ def test_raw_frames_and_waveforms_change_and_nothing_else():
     )
     np.testing.assert_array_equal(found["vision"]["x"], expected)
     x, mask = VIEWS["audio"]["x"], VIEWS["audio"]["mask"]
-    louder = augment.jitter_waveform(x, mask, KEY, None, gain_db=6.0)
+    louder = augment.jitter_waveform(x, mask, KEY, None, gain_db=6.0, delay=0.2, noise=0.1)
     np.testing.assert_array_equal(found["audio"]["x"], louder)
     for m in ("audio", "vision"):
         assert np.any(found[m]["x"] != VIEWS[m]["x"]) and found[m]["mask"] is VIEWS[m]["mask"]
@@ -54,6 +54,10 @@ def test_shares_outside_zero_to_one_are_refused(name):
             configs.read(FrameAugmentation, {name: value}, "config.model")
 
 
-def test_a_negative_gain_is_refused():
-    with pytest.raises(InputError, match=r"gain_db is -1\.0; allowed: from 0 up"):
-        configs.read(SoundAugmentation, {"gain_db": -1.0}, "config.model")
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [("gain_db", -1.0, "from 0 up"), ("delay", 1.5, "from 0 to 1"), ("noise", -0.1, "from 0 to 1")],
+)
+def test_changes_of_sound_that_cannot_be_are_refused(key, value, allowed):
+    with pytest.raises(InputError, match=f"{key} is {value}; allowed: {allowed}"):
+        configs.read(SoundAugmentation, {key: value}, "config.model")
