@@ -171,6 +171,7 @@ def _unimodal(name: str) -> dict[str, Any]:
 def _missing(name: str) -> dict[str, Any]:
     size, _, epochs = LENGTHS[name]
     stop = 0.8 if name in PAPER else 0.0
+    more = {"subset_loss": 1.0} if name in ("synth", "clips", "ravdess") else {}
     return {
         "epochs": epochs,
         "batch_size": size,
@@ -178,4 +179,5 @@ def _missing(name: str) -> dict[str, Any]:
         "shows": "subset",
         "patience": 0,
         "stop_accuracy": stop,
+        **more,
     }
