@@ -130,7 +130,7 @@ def _model(name: str) -> dict[str, Any]:
     values |= {"temporal_layers": 1, "temporal_heads": 4, "flip": 0.5}
     if name == "fer2013":
         return values | {"shift": 0.08, "contrast": 0.2, "brightness": 0.1}
-    return values | {"gain_db": 6.0, "shift_bands": 6}
+    return values | {"gain_db": 6.0, "shift_bands": 6, "token_drop": 0.25}
 
 
 def _optim(name: str) -> dict[str, Any]:
@@ -170,14 +170,14 @@ def _unimodal(name: str) -> dict[str, Any]:
 
 def _missing(name: str) -> dict[str, Any]:
     size, _, epochs = LENGTHS[name]
-    stop = 0.8 if name in PAPER else 0.0
-    more = {"subset_loss": 1.0} if name in ("synth", "clips", "ravdess") else {}
+    more = {"stop_accuracy": 0.8} if name in PAPER else {}
+    if name in ("synth", "clips", "ravdess"):
+        more = {"subset_loss": 1.0}
     return {
         "epochs": epochs,
         "batch_size": size,
         "select": "loss",
         "shows": "subset",
         "patience": 0,
-        "stop_accuracy": stop,
         **more,
     }

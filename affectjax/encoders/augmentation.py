@@ -1,6 +1,6 @@
 """Random changes of what encoders read, on the device, where a config asks for them.
 
-Letters: B examples on this device, T frames, H height, W width, S samples.
+Letters: B examples on this device, T frames or tokens, H height, W width, S samples.
 """
 
 import dataclasses
@@ -72,9 +72,34 @@ class SoundAugmentation:
         return {**view, "x": x}
 
 
+@dataclasses.dataclass(frozen=True)
+class TextAugmentation:
+    """Config keys of what reads tokens.
+
+    Attributes:
+      token_drop: the probability that a token is hidden, but for those that begin and end a text.
+    """
+
+    token_drop: float = 0.0
+
+    def __post_init__(self):
+        if not 0 <= self.token_drop < 1:
+            raise ValueError(f"token_drop is {self.token_drop}; allowed: from 0 to below 1")
+
+    def __call__(self, view: View, key: jax.Array, axis_name: str | None) -> View:
+        """Returns what `FrameAugmentation` does, of tokens `x` `[B, T]`, their mask changed."""
+        if view["x"].ndim != 2 or not self.token_drop:
+            return view
+        return {**view, "mask": augment.hide_tokens(view["mask"], key, axis_name, self.token_drop)}
+
+
 # By the kind of input that an encoder reads, the parts of a config section that change it.
-PARTS = {"frames": (FrameAugmentation,), "waveform": (SoundAugmentation,)}
-_OF = {"vision": FrameAugmentation, "audio": SoundAugmentation}
+PARTS = {
+    "text": (TextAugmentation,),
+    "frames": (FrameAugmentation,),
+    "waveform": (SoundAugmentation,),
+}
+_OF = {"text": TextAugmentation, "vision": FrameAugmentation, "audio": SoundAugmentation}
 
 
 def apply(

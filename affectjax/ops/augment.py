@@ -2,7 +2,7 @@
 
 What is drawn depends on the key and on the example's place in the global batch, so four devices
 change a batch as one would.
-Letters: B examples on this device, T frames, H height, W width, S samples, M mel bands.
+Letters: B examples on this device, T frames or tokens, H height, W width, S samples, M mel bands.
 """
 
 import jax
@@ -87,6 +87,21 @@ def flip_and_shift(
         gain,
         WHITE / 2 * (1 - gain) + WHITE * brightness * (2 * light - 1),
     )
+
+
+def hide_tokens(mask: jax.Array, key: jax.Array, axis_name: str | None, rate: float) -> jax.Array:
+    """Returns the mask `[B, T]` with tokens hidden at random, never the first and last of a text.
+
+    Args:
+      mask: `[B, T]` bool, true at the tokens of a text.
+      key: a JAX random key, the same on every device.
+      axis_name: the mapped axis over which the batch is split, None where it is whole.
+      rate: the probability that a token is hidden.
+    """
+    hidden = jnp.stack(_draw(key, len(mask), axis_name, mask.shape[1]), axis=1) < rate
+    place = jnp.cumsum(mask, axis=1)
+    ends = (place == 1) | (place == mask.sum(1, keepdims=True))
+    return mask & (ends | ~hidden)
 
 
 def jitter_waveform(

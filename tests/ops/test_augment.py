@@ -144,6 +144,7 @@ def test_a_batch_split_over_devices_changes_the_same(parts):
             augment.flip_and_shift(frames, key, axis_name, **LIVELY),
             augment.jitter_waveform(sound, mask, key, axis_name, **LOUD),
             augment.mask_spectrogram(bands, mask, key, axis_name, steps=0.9, bands=0.9, shift=2),
+            augment.hide_tokens(mask, key, axis_name, 0.5),
         )
 
     split = lambda x: x.reshape(parts, B // parts, *x.shape[1:])  # noqa: E731
@@ -219,6 +220,21 @@ def spectrograms(repeats=60, steps=20, bands=16):
     lengths = np.repeat(LENGTHS, repeats)
     x = np.random.default_rng(4).normal(-40, 20, (len(lengths), steps, bands))
     return x.astype(np.float32), np.arange(steps) < lengths[:, None]
+
+
+def test_tokens_are_hidden_at_the_rate_but_never_the_ends_of_a_text():
+    lengths = np.tile([12, 7, 3, 2, 1, 0], 500)
+    mask = np.arange(12) < lengths[:, None]
+    ours = np.asarray(augment.hide_tokens(mask, jax.random.key(0), None, 0.3))
+    assert not np.any(ours & ~mask)
+    for row, length in zip(ours, lengths, strict=True):
+        assert row[:1].all() == bool(length) and row[max(length, 1) - 1] == bool(length)
+    inside = mask.copy()
+    inside[:, 0] = False
+    inside[np.arange(len(mask)), np.maximum(lengths, 1) - 1] = False
+    hidden = int((inside & ~ours).sum())
+    assert stats.binomtest(hidden, int(inside.sum()), 0.3).pvalue > 0.01
+    np.testing.assert_array_equal(augment.hide_tokens(mask, jax.random.key(0), None, 0.0), mask)
 
 
 def test_a_shift_moves_all_bands_alike_and_repeats_the_edge():

@@ -255,8 +255,8 @@ class Task:
         return {**batch, "present": {**batch["present"], **named}}
 
     def _augment(self, batch: Batch, key: jax.Array) -> Batch:
-        """Returns the batch with changed frames and waveforms, where the config says so."""
-        keys = dict(zip(("vision", "audio"), jax.random.split(key), strict=True))
+        """Returns the batch with changed frames, waveforms and tokens, where the config says so."""
+        keys = dict(zip(("vision", "audio", "text"), jax.random.split(key, 3), strict=True))
         change = functools.partial(augmentation.apply, self.assembly.parts)
         seen = {
             m: change(m, batch[m], keys[m], self.axis_name) for m in keys if m in self.modalities
