@@ -14,8 +14,8 @@ scratch.
 tokens and learn every subset of the modalities at every step (`subset_loss`); the paper's variants
 have none of it.
 
-Measured on two CPU cores (docs/results.md): synth, WAR 75.0 on new speakers (75.4 with
-seed 1); text + audio of CMU-MOSI as two classes, WAR 72.1, text alone 77.9; FER2013 faces, WAR 50.7.
+Measured on two CPU cores (docs/results.md): synth, WAR 75.0 and 75.4 on new speakers, two seeds;
+text + audio of CMU-MOSI as two classes, WAR 72.1, text alone 77.9; FER2013 faces, WAR 50.7.
 
 Learning rate, batch size, plateau and stop rules of dfew, ferv39k and mafw are those of section 4.1
 of Mai et al. 2024, who ran ViT-L/14 on two GPUs. The paper's WAR, video and audio: DFEW 74.83, MAFW
