@@ -34,8 +34,8 @@ def umbenet_config() -> config_dict.ConfigDict:
     """Returns the config of UMBEnet, made short: fewer frames and epochs than the default."""
     config = umbenet.get_config()
     config.data.frames = 4
-    config.stages.unimodal.epochs = 8
-    config.stages.missing.epochs = 12
+    config.stages.unimodal.epochs = 4
+    config.stages.missing.epochs = 14
     config.optim.average_decay = 0.95
     config.train.checkpoint_epochs = 4
     return config
@@ -47,7 +47,7 @@ def alone_config() -> config_dict.ConfigDict:
     for key in ("frames", "sampling", "seconds"):  # of the other modalities
         del config.data[key]
     del config.stages.unimodal
-    config.stages.missing.update(epochs=20, shows="all")
+    config.stages.missing.update(epochs=18, shows="all")
     config.data.modalities = config.model.modalities = (ALONE,)
     return config
 

@@ -327,7 +327,8 @@ def test_a_model_below_the_best_linear_baseline_is_told_so():
 def test_the_page_has_a_table_of_them(run):
     workdir, result = run
     page = Page(run_report.write(workdir))
-    assert page.headings[1:] == ["Metrics", "Against simple baselines"]
+    headings = ["Metrics", "Against simple baselines", "When modalities are missing"]
+    assert page.headings[1:] == headings
     head, model, *rows = page.tables[1]
     assert head == ["what", *metrics.MAIN["class"]]
     low, high = result["interval"]["war"]

@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import functools
 import json
 import shutil
 import sys
@@ -329,7 +330,9 @@ def test_stored_sound_has_the_numbers_of_sound(encoded, clip_folder, speech_fold
             model = task.load_pretrained(new)
         assert ("audio_wav2vec2" in shapes) == (folder is encoded)
         params = {name: model["params"][name] for name in shapes}
-        run = quick(jax.value_and_grad(task.stages[0].loss, has_aux=True))
+        stage = task.stages[0]
+        loss = functools.partial(stage.loss, **stage.settings)
+        run = quick(jax.value_and_grad(loss, has_aux=True))
         (loss, _), gradient = run(params, model["variables"], batch, jax.random.key(1))
         logits = quick(task.predict)(params, model["variables"], batch)["logits"]
         found.append((loss, gradient["audio_layers"], logits))

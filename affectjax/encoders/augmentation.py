@@ -1,6 +1,6 @@
 """Random changes of what encoders read, on the device, where a config asks for them.
 
-Letters: B examples on this device, T frames, H height, W width, S samples.
+Letters: B examples on this device, T frames or tokens, H height, W width, S samples.
 """
 
 import dataclasses
@@ -50,28 +50,57 @@ class SoundAugmentation:
     """Config keys of what reads waveforms.
 
     Attributes:
-      gain_db: decibels up or down at most.
+      gain_db, delay, noise: see `affectjax.ops.augment.jitter_waveform`.
     """
 
     gain_db: float = 0.0
+    delay: float = 0.0
+    noise: float = 0.0
 
     def __post_init__(self):
-        if self.gain_db < 0:
-            raise ValueError(f"gain_db is {self.gain_db}; allowed: from 0 up")
+        for key, most in (("gain_db", None), ("delay", 1), ("noise", 1)):
+            value = getattr(self, key)
+            if value < 0 or (most and value > most):
+                allowed = f"from 0 to {most}" if most else "from 0 up"
+                raise ValueError(f"{key} is {value}; allowed: {allowed}")
 
     def __call__(self, view: View, key: jax.Array, axis_name: str | None) -> View:
         """Returns what `FrameAugmentation` does, of a waveform `x` `[B, S]`."""
-        if view["x"].ndim != 2 or not self.gain_db:
+        if view["x"].ndim != 2 or not any(vars(self).values()):
             return view
-        jitter = augment.jitter_waveform
-        x = jitter(view["x"], view["mask"], key, axis_name, gain_db=self.gain_db)
+        x = augment.jitter_waveform(view["x"], view["mask"], key, axis_name, **vars(self))
         return {**view, "x": x}
 
 
+@dataclasses.dataclass(frozen=True)
+class TextAugmentation:
+    """Config keys of what reads tokens.
+
+    Attributes:
+      token_drop: the probability that a token is hidden, but for those that begin and end a text.
+    """
+
+    token_drop: float = 0.0
+
+    def __post_init__(self):
+        if not 0 <= self.token_drop < 1:
+            raise ValueError(f"token_drop is {self.token_drop}; allowed: from 0 to below 1")
+
+    def __call__(self, view: View, key: jax.Array, axis_name: str | None) -> View:
+        """Returns what `FrameAugmentation` does, of tokens `x` `[B, T]`, their mask changed."""
+        if view["x"].ndim != 2 or not self.token_drop:
+            return view
+        return {**view, "mask": augment.hide_tokens(view["mask"], key, axis_name, self.token_drop)}
+
+
 # By the kind of input that an encoder reads, the parts of a config section that change it.
-PARTS = {"frames": (FrameAugmentation,), "waveform": (SoundAugmentation,)}
+PARTS = {
+    "text": (TextAugmentation,),
+    "frames": (FrameAugmentation,),
+    "waveform": (SoundAugmentation,),
+}
 # By modality, the part that changes it.
-OF = {"vision": FrameAugmentation, "audio": SoundAugmentation}
+OF = {"text": TextAugmentation, "vision": FrameAugmentation, "audio": SoundAugmentation}
 
 
 def apply(

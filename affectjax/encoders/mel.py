@@ -4,6 +4,8 @@ import dataclasses
 import functools
 from typing import ClassVar
 
+from flax.core import FrozenDict
+
 from affectjax.encoders import Context, Encoder
 from affectjax.models.encoders import MelConv
 
@@ -14,16 +16,30 @@ class Config:
 
     Attributes:
       audio_channels: of its stages, see `affectjax.models.encoders.MelConv`.
+      hole_steps, hole_bands, shift_bands: in training, `steps`, `bands` and `shift` of
+        `affectjax.ops.augment.mask_spectrogram`.
     """
 
     reads: ClassVar[str] = "waveform"
     weights_key: ClassVar[str] = ""
     audio_channels: tuple[int, ...] = (32, 64, 128, 192)
+    hole_steps: float = 0.0
+    hole_bands: float = 0.0
+    shift_bands: int = 0
+
+    def __post_init__(self):
+        for key in ("hole_steps", "hole_bands"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise ValueError(f"{key} is {getattr(self, key)}; allowed: from 0 to 1")
+        if self.shift_bands < 0:
+            raise ValueError(f"shift_bands is {self.shift_bands}; allowed: from 0 up")
 
     def build(self, context: Context) -> Encoder:
         """Returns the tower."""
         args = {"dropout": context.dropout, "axis_name": context.axis_name}
         args |= {"channels": self.audio_channels, "projection": context.width}
+        holes = {"steps": self.hole_steps, "bands": self.hole_bands}
+        args["changes"] = FrozenDict(**holes, shift=self.shift_bands)
         return Encoder(functools.partial(MelConv, **args))
 
 

@@ -3,16 +3,17 @@
 Letters: B examples, T steps, S samples, F frames, L layers, D features, H height, W width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from einops import rearrange
+from flax.core import FrozenDict
 
 from affectjax.modalities import SAMPLE_RATE
 from affectjax.models.layers import Block, Dropout, Layers, layer_norm
-from affectjax.ops import masking, mel
+from affectjax.ops import augment, masking, mel
 
 # The audio encoder of SPEC section 1: six convolutions, each five times shorter than its input.
 AUDIO_CHANNELS = (16, 32, 64, 128, 256, 512)
@@ -170,12 +171,14 @@ class MelConv(nn.Module):
       channels: of each stage, see `ImageConv`.
       projection: D of the result.
       dropout: rate before the projection.
+      changes: of the spectrogram in training, arguments of `ops.augment.mask_spectrogram`.
       axis_name: see `Dropout`.
     """
 
     channels: Sequence[int]
     projection: int
     dropout: float = 0.0
+    changes: Mapping[str, float] = FrozenDict()
     axis_name: str | None = None
 
     @nn.compact
@@ -184,6 +187,9 @@ class MelConv(nn.Module):
         front = mel.FrontEnd(rate=SAMPLE_RATE)
         loud = mel.spectrogram(x, mask, SAMPLE_RATE, front)
         mask = mel.frame_mask(mask, front)
+        if train and any(self.changes.values()):
+            key = self.make_rng("dropout")
+            loud = augment.mask_spectrogram(loud, mask, key, self.axis_name, **self.changes)
         relative = loud - masking.masked_mean(loud, mask)[:, None]
         # Decibels to numbers of about one; speech lies around -40.
         x = jnp.stack([(loud + 40) / 20, relative / 10], axis=-1)

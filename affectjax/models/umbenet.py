@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange, repeat
 from jax import lax
 
 from affectjax.errors import InputError
@@ -233,7 +234,8 @@ class UMBEnet(nn.Module):
 
         Args:
           batch: by modality `x` and `mask`, and `present`; frames, text and sound may also come as
-            what a frozen tower gave for them, `[B, T, D]`.
+            what a frozen tower gave for them, `[B, T, D]`. `shown` `[B, M]`, part of what is
+            present, is what is fused; all where it is not there.
           train: whether to drop, and to count activations.
 
         Returns:
@@ -243,11 +245,12 @@ class UMBEnet(nn.Module):
         """
         present = jnp.stack([batch["present"][m] for m in self.modalities], axis=1)
         features = {m: self._feature(m, batch, train) for m in self.modalities}
+        shown = batch.get("shown", present)
         fused = self.fusion(
-            jnp.stack([features[m] for m in self.modalities], axis=1), present, train=train
+            jnp.stack([features[m] for m in self.modalities], axis=1), shown, train=train
         )
         weight = batch.get("weight", jnp.ones(len(present)))
-        found = self.pool(fused, present, weight, train=train)
+        found = self.pool(fused, shown, weight, train=train)
         merged, gates, l1 = self.sparse(found["values"])
         classes = normalize(self._classes(merged))
         logits = self.logit_scale * jnp.einsum("bd,bcd->bc", fused, classes)
@@ -261,6 +264,26 @@ class UMBEnet(nn.Module):
             "pull": found["pull"],
             "l1": l1,
         }
+
+    def of_subsets(
+        self, features: jax.Array, shown: jax.Array, classes: jax.Array, *, train: bool
+    ) -> jax.Array:
+        """Returns the logits `[B, S, C]` as if an example had some of its modalities alone.
+
+        The encoders and the tower of the class prompts do not run again: the prompts are those that
+        the example has chosen with what was shown of it.
+
+        Args:
+          features: `[B, M, D]`, of the modalities.
+          shown: `[B, S, M]` bool, which modalities each of S subsets has.
+          classes: `[B, C, D]`, `class_feature` of the call that gave the features.
+          train: whether to drop.
+        """
+        subsets = shown.shape[1]
+        tokens = repeat(features, "b m d -> (b s) m d", s=subsets)
+        fused = self.fusion(tokens, rearrange(shown, "b s m -> (b s) m"), train=train)
+        fused = rearrange(fused, "(b s) d -> b s d", s=subsets)
+        return self.logit_scale * jnp.einsum("bsd,bcd->bsc", fused, classes)
 
     def _classes(self, merged: jax.Array) -> jax.Array:
         """Returns `[B, C, D]`: the text tower on `[SOS][P'][inherent][class]`.

@@ -1,14 +1,15 @@
-"""Augmentation on the device: of clips one gather, of waveforms one product.
+"""Augmentation on the device: of clips and spectrograms one gather, of waveforms one product.
 
 What is drawn depends on the key and on the example's place in the global batch, so four devices
 change a batch as one would.
-Letters: B examples on this device, T frames, H height, W width, S samples.
+Letters: B examples on this device, T frames or tokens, H height, W width, S samples, M mel bands.
 """
 
 import jax
 import jax.numpy as jnp
 
 from affectjax.ops.dropout import global_rows
+from affectjax.ops.masking import masked_mean
 
 WHITE = 255.0
 
@@ -88,10 +89,32 @@ def flip_and_shift(
     )
 
 
+def hide_tokens(mask: jax.Array, key: jax.Array, axis_name: str | None, rate: float) -> jax.Array:
+    """Returns the mask `[B, T]` with tokens hidden at random, never the first and last of a text.
+
+    Args:
+      mask: `[B, T]` bool, true at the tokens of a text.
+      key: a JAX random key, the same on every device.
+      axis_name: the mapped axis over which the batch is split, None where it is whole.
+      rate: the probability that a token is hidden.
+    """
+    hidden = jnp.stack(_draw(key, len(mask), axis_name, mask.shape[1]), axis=1) < rate
+    place = jnp.cumsum(mask, axis=1)
+    ends = (place == 1) | (place == mask.sum(1, keepdims=True))
+    return mask & (ends | ~hidden)
+
+
 def jitter_waveform(
-    x: jax.Array, mask: jax.Array, key: jax.Array, axis_name: str | None, *, gain_db: float
+    x: jax.Array,
+    mask: jax.Array,
+    key: jax.Array,
+    axis_name: str | None,
+    *,
+    gain_db: float = 0.0,
+    delay: float = 0.0,
+    noise: float = 0.0,
 ) -> jax.Array:
-    """Returns `[B, S]` float32: each waveform louder or softer at random, zeros where masked.
+    """Returns `[B, S]` float32: each waveform changed at random, zeros where masked.
 
     Args:
       x: `[B, S]`.
@@ -99,7 +122,66 @@ def jitter_waveform(
       key: a JAX random key, the same on every device, and not the one that changes the frames.
       axis_name: the mapped axis over which the batch is split, None where it is whole.
       gain_db: decibels of amplitude, up or down at most.
+      delay: of S, the part by which a waveform comes later or sooner at most, in whole samples;
+        silence where nothing was.
+      noise: the largest amplitude of white noise at most.
     """
-    (u,) = _draw(key, len(x), axis_name, 1)
-    gain = 10 ** (gain_db * (2 * u - 1) / 20)
-    return jnp.where(mask, x.astype(jnp.float32) * gain[:, None], 0)
+    samples = x.shape[1]
+    u, late, loud = _draw(key, len(x), axis_name, 3)
+    x = jnp.where(mask, x.astype(jnp.float32), 0) * (10 ** (gain_db * (2 * u - 1) / 20))[:, None]
+    if delay:
+        place = jnp.arange(samples) - _moves(late, round(delay * samples))[:, None]
+        moved = jnp.take_along_axis(x, jnp.clip(place, 0, samples - 1), axis=1)
+        x = jnp.where((place >= 0) & (place < samples), moved, 0)
+    if noise:
+        rows = jax.vmap(jax.random.fold_in, (None, 0))(key, global_rows(len(x), axis_name))
+        # Another key than that of the draws above.
+        hiss = lambda row: jax.random.uniform(jax.random.fold_in(row, 1), (samples,), minval=-1)  # noqa: E731
+        x += noise * loud[:, None] * jax.vmap(hiss)(rows)
+    return jnp.where(mask, x, 0)
+
+
+def mask_spectrogram(
+    x: jax.Array,
+    mask: jax.Array,
+    key: jax.Array,
+    axis_name: str | None,
+    *,
+    steps: float = 0.0,
+    bands: float = 0.0,
+    shift: int = 0,
+) -> jax.Array:
+    """Returns spectrograms `[B, T, M]` with other voices and with holes; float32.
+
+    What stands in a hole is the mean of the sound.
+
+    Args:
+      x: `[B, T, M]` in decibels.
+      mask: `[B, T]` bool, true at frames that count, which come first; only they have holes.
+      key: a JAX random key, the same on every device.
+      axis_name: the mapped axis over which the batch is split, None where it is whole.
+      steps: of a sound's frames, the part that a hole in time takes at most.
+      bands: of M, the part that a hole in pitch takes at most.
+      shift: bands by which a sound moves up or down at most; the edge is repeated where nothing
+        was. It makes a throat of another size.
+
+    Source: Park et al. 2019, "SpecAugment"; Jaitly and Hinton 2013, "Vocal Tract Length
+    Perturbation", here as a shift of the mel scale.
+    """
+    frames, count = mask.sum(-1), x.shape[2]
+    up, when, where, long, wide = _draw(key, len(x), axis_name, 5)
+    place = jnp.arange(count) - _moves(up, shift)[:, None]
+    x = jnp.take_along_axis(x, jnp.clip(place, 0, count - 1)[:, None], axis=2)
+    whole = masked_mean(x.mean(-1, keepdims=True), mask)
+    in_time = _hole(when, steps * long * frames, frames, x.shape[1])
+    in_pitch = _hole(where, bands * wide * count, jnp.full(len(x), count), count)
+    hole = mask[..., None] & (in_time[:, :, None] | in_pitch[:, None])
+    return jnp.where(hole, whole[:, None], x)
+
+
+def _hole(u: jax.Array, width: jax.Array, length: jax.Array, places: int) -> jax.Array:
+    """Returns `[B, places]`: which of the first `length` are in a hole, which `u` `[B]` places."""
+    width = jnp.floor(width)
+    start = jnp.floor(u * (length - width + 1))[:, None]
+    place = jnp.arange(places)
+    return (place >= start) & (place < start + width[:, None])

@@ -334,3 +334,24 @@ def test_silence_and_a_tenth_of_a_second_are_finite_and_so_are_their_gradients(m
             assert np.isfinite(gradient).all()
     (_, y), _ = run(params, x)
     assert np.ptp(y[:5], axis=0).max() > 1e-2  # it does hear
+
+
+def test_a_sound_is_changed_in_training_alone_and_its_padding_changes_nothing(mel):
+    params, run, x, mask = mel
+    module = MelConv((4, 6, 6), D, changes={"steps": 0.5, "bands": 0.5, "shift": 4})
+
+    def train(x, mask, seed):
+        key = {"dropout": jax.random.key(seed)}
+        return module.apply(params, x, mask, train=True, rngs=key)
+
+    train = quick(train)
+    first = train(x, mask, 0)
+    there = np.array(SAMPLES) > 1000
+    assert (np.abs(first - run(params, x, mask)).max(1)[there] > 1e-3).all()
+    np.testing.assert_array_equal(first, train(x, mask, 0))
+    assert (np.abs(first - train(x, mask, 1)).max(1)[there] > 1e-3).all()
+    quiet = module.apply(params, x, mask, train=False)
+    np.testing.assert_allclose(quiet, run(params, x, mask), atol=1e-5)
+    longer = np.pad(mask, ((0, 0), (0, 5000)))
+    padded = np.where(longer, np.pad(x, ((0, 0), (0, 5000))), np.float32(np.nan))
+    np.testing.assert_allclose(train(padded, longer, 0), first, atol=2e-4)

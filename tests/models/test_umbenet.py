@@ -20,7 +20,7 @@ from affectjax.encoders.clip import Images
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 from affectjax.models.clip import ImageTower
-from affectjax.models.encoders import AudioConv, ImageConv, SequenceEncoder
+from affectjax.models.encoders import AudioConv, ImageConv, MelConv, SequenceEncoder
 from affectjax.models.umbenet import Fusion, Pool, SparseFusion, UMBEnet, normalize, pad_tokens
 
 D, DT, N, K, L, LI, C = 8, 6, 7, 3, 3, 2, 4
@@ -469,6 +469,25 @@ def test_absent_and_padded_places_change_no_output(whole, rubbish):
     absent = ~PRESENT[:, 1]
     assert not np.array_equal(batch["audio"]["x"][absent], media()["audio"]["x"][absent])
     chex.assert_trees_all_close(run(params, pool, batch), expected, atol=1e-5)
+
+
+def test_an_absent_sound_has_no_influence_through_the_mel_tower():
+    """Exactly: whatever stands there, also under a mask that is true."""
+    tower = functools.partial(MelConv, channels=(4, 6), projection=D, name="audio_mel")
+    net = NET.clone(modalities=("text", "audio"), encoders={"audio": tower}, towers={"text": None})
+    params, pool = weights(net, media)
+    run, batch = evaluate(net), media()
+    expected, out = run(params, pool, batch)
+    absent = ~PRESENT[:, 1]
+    for rubbish in (1.0, 1e37, np.nan):
+        x = np.where(absent[:, None], np.float32(rubbish), batch["audio"]["x"])
+        given = {"x": x, "mask": batch["audio"]["mask"] | absent[:, None]}
+        logits, found = run(params, pool, batch | {"audio": given})
+        np.testing.assert_array_equal(logits, expected)
+        np.testing.assert_array_equal(found["fused"], out["fused"])
+    louder = batch["audio"] | {"x": batch["audio"]["x"] * 0.1}
+    moved = np.abs(run(params, pool, batch | {"audio": louder})[0] - expected).max(1) > 1e-4
+    np.testing.assert_array_equal(moved, PRESENT[:, 1])
 
 
 @pytest.fixture(scope="module")

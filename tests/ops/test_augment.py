@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from affectjax.ops import augment
 
 B, T, H, W = 6, 2, 5, 7
 FRAMES = np.random.default_rng(0).integers(0, 256, (B, T, H, W, 3)).astype(np.uint8)
+LOUD = {"gain_db": 6.0, "delay": 0.3, "noise": 0.1}
 LIVELY = {"flip": 0.5, "shift": 0.3, "contrast": 0.4, "brightness": 0.2}
 
 
@@ -134,18 +136,21 @@ def test_a_batch_split_over_devices_changes_the_same(parts):
     """vmap with an axis name stands for devices: `axis_index` is the device's number."""
     key = jax.random.key(5)
     sound = np.random.default_rng(1).standard_normal((B, 11)).astype(np.float32)
+    bands = np.random.default_rng(2).standard_normal((B, 11, 8)).astype(np.float32)
     mask = np.arange(11) < np.array([11, 3, 0, 7, 1, 11])[:, None]
 
-    def both(frames, sound, mask, axis_name):
+    def every(frames, sound, bands, mask, axis_name):
         return (
             augment.flip_and_shift(frames, key, axis_name, **LIVELY),
-            augment.jitter_waveform(sound, mask, key, axis_name, gain_db=6.0),
+            augment.jitter_waveform(sound, mask, key, axis_name, **LOUD),
+            augment.mask_spectrogram(bands, mask, key, axis_name, steps=0.9, bands=0.9, shift=2),
+            augment.hide_tokens(mask, key, axis_name, 0.5),
         )
 
     split = lambda x: x.reshape(parts, B // parts, *x.shape[1:])  # noqa: E731
-    mapped = jax.vmap(lambda *x: both(*x, "batch"), axis_name="batch")
-    ours = jax.jit(mapped)(split(FRAMES), split(sound), split(mask))
-    whole = jax.jit(lambda *x: both(*x, None))(FRAMES, sound, mask)
+    mapped = jax.vmap(lambda *x: every(*x, "batch"), axis_name="batch")
+    ours = jax.jit(mapped)(*map(split, (FRAMES, sound, bands, mask)))
+    whole = jax.jit(lambda *x: every(*x, None))(FRAMES, sound, bands, mask)
     for part, expected in zip(ours, whole, strict=True):
         np.testing.assert_allclose(part.reshape(expected.shape), expected, rtol=1e-6, atol=1e-4)
 
@@ -175,3 +180,107 @@ def test_masked_samples_are_zero_whatever_stood_there():
     mask = np.array([[1, 0, 1], [0, 1, 0]], bool)
     ours = augment.jitter_waveform(x, mask, jax.random.key(0), None, gain_db=0.0)
     np.testing.assert_array_equal(ours, [[1, 0, 2], [0, 3, 0]])
+
+
+def test_a_late_waveform_is_the_same_one_with_silence_before():
+    count, samples, most = 400, 20, 5
+    x = np.random.default_rng(3).uniform(0.1, 1, (count, samples)).astype(np.float32)
+    mask = np.arange(samples) < np.where(np.arange(count) % 2, samples, 12)[:, None]
+    ours = augment.jitter_waveform(x, mask, jax.random.key(0), None, delay=most / samples)
+    found = set()
+    for row, given, valid in zip(np.asarray(ours), np.where(mask, x, 0), mask, strict=True):
+        around = np.pad(given, most)
+        places = range(-most, most + 1)
+        moved = {by: np.where(valid, around[most - by :][:samples], 0) for by in places}
+        same = [by for by, expected in moved.items() if np.array_equal(row, expected)]
+        assert len(same) == 1
+        found.update(same)
+    assert found == set(range(-most, most + 1))
+
+
+def test_noise_is_white_of_a_random_loudness_and_only_where_the_sound_is():
+    count, samples = 300, 400
+    mask = np.arange(samples) < np.where(np.arange(count) % 2, samples, 100)[:, None]
+    zeros = np.zeros((count, samples), np.float32)
+    ours = np.asarray(augment.jitter_waveform(zeros, mask, jax.random.key(1), None, noise=0.2))
+    assert not np.any(ours[~mask]) and np.abs(ours).max() <= 0.2
+    loudest = np.abs(ours).max(1)
+    assert stats.kstest(loudest / 0.2, "uniform").pvalue > 0.01
+    whole = ours[1::2] / loudest[1::2, None]
+    assert stats.kstest(whole[:, ::7].ravel(), stats.uniform(-1, 2).cdf).pvalue > 0.01
+    neighbours = np.corrcoef(whole[:, :-1].ravel(), whole[:, 1:].ravel())[0, 1]
+    assert abs(neighbours) < 5 / np.sqrt(whole.size)
+
+
+LENGTHS = np.array([20, 20, 11, 3, 1, 0])
+
+
+def spectrograms(repeats=60, steps=20, bands=16):
+    """Returns spectrograms in which no two numbers are alike, and their mask."""
+    lengths = np.repeat(LENGTHS, repeats)
+    x = np.random.default_rng(4).normal(-40, 20, (len(lengths), steps, bands))
+    return x.astype(np.float32), np.arange(steps) < lengths[:, None]
+
+
+def test_tokens_are_hidden_at_the_rate_but_never_the_ends_of_a_text():
+    lengths = np.tile([12, 7, 3, 2, 1, 0], 500)
+    mask = np.arange(12) < lengths[:, None]
+    ours = np.asarray(augment.hide_tokens(mask, jax.random.key(0), None, 0.3))
+    assert not np.any(ours & ~mask)
+    for row, length in zip(ours, lengths, strict=True):
+        assert row[:1].all() == bool(length) and row[max(length, 1) - 1] == bool(length)
+    inside = mask.copy()
+    inside[:, 0] = False
+    inside[np.arange(len(mask)), np.maximum(lengths, 1) - 1] = False
+    hidden = int((inside & ~ours).sum())
+    assert stats.binomtest(hidden, int(inside.sum()), 0.3).pvalue > 0.01
+    np.testing.assert_array_equal(augment.hide_tokens(mask, jax.random.key(0), None, 0.0), mask)
+
+
+def test_a_shift_moves_all_bands_alike_and_repeats_the_edge():
+    x, mask = spectrograms()
+    ours = np.asarray(augment.mask_spectrogram(x, mask, jax.random.key(0), None, shift=3))
+    found = []
+    for row, given in zip(ours, x, strict=True):
+        around = np.pad(given, ((0, 0), (3, 3)), mode="edge")
+        moved = {by: around[:, 3 - by :][:, : given.shape[1]] for by in range(-3, 4)}
+        found += [by for by, expected in moved.items() if np.array_equal(row, expected)]
+    assert len(found) == len(x)
+    counts = np.unique(found, return_counts=True)
+    np.testing.assert_array_equal(counts[0], range(-3, 4))
+    assert stats.chisquare(counts[1]).pvalue > 0.01
+
+
+def test_holes_are_bands_of_time_and_pitch_that_hold_the_mean():
+    x, mask = spectrograms()
+    ours = np.asarray(
+        augment.mask_spectrogram(x, mask, jax.random.key(0), None, steps=0.5, bands=0.25)
+    )
+    widths = {"time": [], "pitch": []}
+    for row, given, valid in zip(ours, x, mask, strict=True):
+        hole = row != given
+        assert not hole[~valid].any()
+        frames = valid.sum()
+        if not frames:
+            continue
+        np.testing.assert_allclose(row[hole], given[valid].mean(), rtol=1e-4)
+        in_time, in_pitch = hole[valid].all(1), hole[valid].all(0)
+        assert in_time.sum() <= 0.5 * frames
+        if in_time.all() or in_pitch.all():
+            continue
+        np.testing.assert_array_equal(hole[valid], in_time[:, None] | in_pitch)
+        for name, inside in (("time", in_time), ("pitch", in_pitch)):
+            assert (np.abs(np.diff(np.pad(inside.astype(int), 1))).sum()) in (0, 2)
+            if frames == 20:
+                widths[name].append(inside.sum())
+    assert set(widths["time"]) == set(range(10)) and set(widths["pitch"]) == set(range(4))
+
+
+def test_the_padding_of_a_spectrogram_changes_no_hole():
+    x, mask = spectrograms()
+    change = lambda x, mask: augment.mask_spectrogram(  # noqa: E731
+        x, mask, jax.random.key(0), None, steps=0.5, bands=0.25, shift=3
+    )
+    longer = np.pad(x, ((0, 0), (0, 7), (0, 0)), constant_values=np.nan)
+    ours = change(longer, np.pad(mask, ((0, 0), (0, 7))))[:, : x.shape[1]]
+    np.testing.assert_allclose(ours, change(x, mask), rtol=1e-5)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import numpy_umbenet as ref
 import pytest
 from flax import traverse_util
-from numpy_mcr import draw, quick
+from numpy_mcr import draw, quick, wide
 from scipy import stats
 
 from affectjax import weights
@@ -408,14 +409,73 @@ def test_the_loss_is_the_sum_of_its_terms(everything):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), gradient, same)
 
 
+SUBSETS = {"missing": {"shows": "subset", "subset_loss": 0.5}}
+
+
+def test_the_loss_of_the_other_subsets_equals_loops():
+    of = task_of(stages=SUBSETS)
+    params, variables = start(of)
+    present = np.array([[1, 1, 1], [1, 0, 0], [0, 1, 1], [0, 0, 1], [1, 1, 1], [1, 1, 0]], bool)
+    batch = batch_of(present)
+    batch["weight"][4] = 0
+    shown = np.asarray(random_subset(present, jax.random.split(KEY, 3)[1], None))
+    assert (shown != present).any()
+    (loss, (after, measured)), gradient = compiled(of, "missing")(params, variables, batch, KEY)
+    run = quick(functools.partial(of.model.apply, train=False))
+    _, out = run({"params": params, **variables}, batch | {"shown": shown})
+    found, fusion = [], wide(params)["fusion"]
+    for b in np.flatnonzero(batch["weight"]):
+        features = [np.asarray(out[f"feature/{m}"][b], np.float64) for m in MODALITIES]
+        for subset in itertools.product((False, True), repeat=3):
+            there = all(yes for yes, asked in zip(present[b], subset, strict=True) if asked)
+            if any(subset) and there and subset != tuple(shown[b]):
+                fused = ref.fuse(fusion, features, subset, 2)
+                logits = [
+                    5.0 * (fused @ row) for row in np.asarray(out["class_feature"][b], np.float64)
+                ]
+                found.append(np.log(np.exp(logits).sum()) - logits[batch["label"][b]])
+    assert len(found) == 6 + 0 + 2 + 0 + 2
+    np.testing.assert_allclose(measured["subsets"], 0.5 * np.mean(found), rtol=1e-5)
+    terms = [measured[name] for name in ("cross_entropy", "pull", "l1", "subsets")]
+    np.testing.assert_allclose(loss, sum(terms), rtol=1e-6)
+    # All else is as it is without: what is not shown has no part in it.
+    plain = compiled(task(), "missing")(params, variables, batch, KEY)[0]
+    np.testing.assert_allclose(measured["cross_entropy"], plain[1][1]["cross_entropy"], rtol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, after, plain[1][0])
+    for m in MODALITIES:
+        assert any(np.any(x) for x in jax.tree.leaves(gradient[f"{m}_features"]))
+
+
+def test_an_absent_modality_has_no_part_in_the_loss_of_subsets():
+    of = task_of(stages=SUBSETS)
+    params, variables = start(of)
+    run, present = compiled(of, "missing"), np.tile([True, False, True], (B, 1))
+    batch = batch_of(present)
+    expected = run(params, variables, batch, KEY)
+    batch["audio"] = {"x": batch["audio"]["x"] + np.nan, "mask": ~batch["audio"]["mask"]}
+    found = run(params, variables, batch, KEY)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert not any(np.any(x) for x in jax.tree.leaves(found[1]["audio_features"]))
+
+
+def test_a_loss_of_subsets_that_cannot_be_is_refused():
+    for stages in (
+        {"unimodal": {"shows": "one", "subset_loss": 1.0}},
+        {"missing": {"shows": "all", "subset_loss": -1.0}},
+    ):
+        with pytest.raises(InputError, match=r"subset_loss is -?1\.0; allowed: 0 or more"):
+            task_of(stages=stages)
+
+
 def _row(x, number):
     """Returns what is true at one row of `x` alone."""
     return (np.arange(len(x)) == number).reshape(-1, *[1] * (x.ndim - 1))
 
 
-def test_a_batch_split_in_two_gives_the_loss_of_the_whole():
+@pytest.mark.parametrize("stages", [STAGES, SUBSETS], ids=["plain", "subsets"])
+def test_a_batch_split_in_two_gives_the_loss_of_the_whole(stages):
     """Of the losses and of all that is measured; that of the gradients is the engines' own test."""
-    whole, split = (task_of(axis_name=axis, dropout=0.2) for axis in (None, "batch"))
+    whole, split = (task_of(axis_name=axis, dropout=0.2, stages=stages) for axis in (None, "batch"))
     params, variables = start(split)
     batch = batch_of(np.random.default_rng(2).random((B, 3)) < 0.7)
     batch["weight"][5] = 0

@@ -10,6 +10,7 @@ Letters: B examples, M modalities, C classes, N prompts, k chosen prompts.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 
 from affectjax import metrics
 from affectjax.data.batches.config import FewerClasses
@@ -24,7 +26,7 @@ from affectjax.data.batches.inputs import Inputs
 from affectjax.encoders import augmentation
 from affectjax.errors import InputError
 from affectjax.metrics import Answers
-from affectjax.models.umbenet import POOL
+from affectjax.models.umbenet import POOL, UMBEnet
 from affectjax.ops import losses, prompts
 from affectjax.ops.dropout import global_rows
 from affectjax.runtime import configs
@@ -67,9 +69,14 @@ class UMBEnetStage(StageConfig):
     usage_penalty: float = 0.0
     stop_accuracy: float = 0.0
     transfer_threshold: float = 0.5
+    subset_loss: float = 0.0
 
     def __post_init__(self):
         super().__post_init__()
+        if self.subset_loss < 0 or (self.subset_loss and self.shows == "one"):
+            raise ValueError(
+                f"subset_loss is {self.subset_loss}; allowed: 0 or more, and 0 where shows is 'one'"
+            )
         if self.shows not in SHOWS:
             raise ValueError(f"shows is {self.shows!r}; allowed: {', '.join(SHOWS)}")
 
@@ -121,16 +128,16 @@ class Task:
             read = configs.read(UMBEnetStage, sections[name], f"config.stages.{name}")
             pool = functools.partial(hand_over, threshold=read.transfer_threshold)
             hands_over = {} if name == STAGES[-1] else {"on_end": pool}
+            settings = {"shows": SHOWS.index(read.shows), "usage_penalty": read.usage_penalty}
+            if read.subset_loss and len(self.modalities) > 1:
+                settings["subset_loss"] = read.subset_loss
             stages.append(
                 Stage(
                     name=name,
                     rules=read.rules(),
                     optim=optim,
                     loss=self.loss,
-                    settings={
-                        "shows": SHOWS.index(read.shows),
-                        "usage_penalty": read.usage_penalty,
-                    },
+                    settings=settings,
                     init=self.init,
                     trains=lambda path: not path.startswith(self.assembly.frozen),
                     prepare=self.load_pretrained,
@@ -162,14 +169,17 @@ class Task:
         *,
         shows: jax.Array,
         usage_penalty: jax.Array,
+        subset_loss: jax.Array | None = None,
     ) -> tuple[jax.Array, tuple[Tree, Measurements]]:
-        """Returns this device's part of the loss: cross-entropy, pull, and L1 of the gates.
+        """Returns this device's part of the loss: cross-entropies, pull, and L1 of the gates.
 
-        Of `shows`, the place in `SHOWS`; see `UMBEnetStage`.
+        Of `shows`, the place in `SHOWS`; see `UMBEnetStage`. A loss of other subsets is no part of
+        the program where there is no `subset_loss`.
         """
         s = self.settings
         drop, show, change = jax.random.split(rng, 3)
-        batch = self._augment(self._show(shows, variables, batch, show), change)
+        batch = self._show(shows, variables, batch, show, apart=subset_loss is not None)
+        batch = self._augment(batch, change)
         model = self.model.clone(usage_penalty=usage_penalty)
         (logits, out), changed = model.apply(
             {"params": params, **variables},
@@ -187,6 +197,9 @@ class Task:
             "pull": s.pull * mean(out["pull"]),
             "l1": s.l1 * out["l1"],
         }
+        if subset_loss is not None:
+            again = jax.random.fold_in(drop, 1)
+            terms["subsets"] = subset_loss * self._of_subsets(model, params, batch, out, again)
         loss = sum(terms.values())
         right = logits.argmax(-1) == batch["label"]
         share = pool["epoch"].sum(0) / jnp.maximum(pool["epoch"].sum(), 1)
@@ -200,22 +213,63 @@ class Task:
         pool = pool | {"turn": pool["turn"] + 1}
         return loss, ({POOL: {"pool": pool}}, measured)
 
-    def _show(self, shows: jax.Array, variables: Tree, batch: Batch, key: jax.Array) -> Batch:
-        """Returns the batch with what the stage does not show absent; weight 0 where all is."""
+    def _of_subsets(
+        self, model: UMBEnet, params: Tree, batch: Batch, out: Mapping[str, Any], key: jax.Array
+    ) -> jax.Array:
+        """Returns this device's part of the mean cross-entropy of the subsets that are not shown.
+
+        No modality can lean on another one then, and each subset is learned at every step. Against
+        what Wang et al. 2020, "What Makes Training Multi-Modal Classification Networks Hard?",
+        describe; they have a loss for each single modality.
+
+        Args:
+          model: the network.
+          params: its parameters.
+          batch: with `shown`.
+          out: of the network, for that batch.
+          key: for dropout.
+        """
+        sets = np.array(list(itertools.product((False, True), repeat=len(self.modalities)))[1:])
+        present = jnp.stack([batch["present"][m] for m in self.modalities], axis=1)[:, None]
+        # Those that are there, but for the one that is shown, which has its loss already.
+        counts = (present | ~sets).all(-1) & (batch["shown"][:, None] != sets).any(-1)
+        logits = model.apply(
+            {"params": params},
+            jnp.stack([out[f"feature/{m}"] for m in self.modalities], axis=1),
+            jnp.asarray(sets) & counts[..., None],
+            out["class_feature"],
+            train=True,
+            rngs={"dropout": key},
+            method="of_subsets",
+        )
+        label = jnp.repeat(batch["label"], len(sets))
+        loss = losses.cross_entropy(rearrange(logits, "b s c -> (b s) c"), label)
+        weight = jnp.ravel(counts * batch["weight"][:, None])
+        return losses.weighted_mean(loss, weight, self.axis_name)
+
+    def _show(
+        self, shows: jax.Array, variables: Tree, batch: Batch, key: jax.Array, *, apart: bool
+    ) -> Batch:
+        """Returns the batch with what the stage does not show absent; weight 0 where all is.
+
+        Where it says what is shown `apart`, as `shown`, nothing is made absent.
+        """
         present = jnp.stack([batch["present"][m] for m in self.modalities], axis=1)
         order = [self.modalities.index(m) for m in TURNS if m in self.modalities]
         turn = jnp.array(order)[variables[POOL]["pool"]["turn"] % len(order)]
         one = present & (jnp.arange(len(order)) == turn)
         subset = random_subset(present, key, self.axis_name)
         ways = {"one": one, "subset": subset, "all": present}
-        present = jnp.stack([ways[name] for name in SHOWS])[jnp.int32(shows)]
-        shown = {m: present[:, i] for i, m in enumerate(self.modalities)}
-        weight = batch["weight"] * present.any(-1)
-        return {**batch, "present": {**batch["present"], **shown}, "weight": weight}
+        shown = jnp.stack([ways[name] for name in SHOWS])[jnp.int32(shows)]
+        batch = {**batch, "weight": batch["weight"] * shown.any(-1)}
+        if apart:
+            return {**batch, "shown": shown}
+        named = {m: shown[:, i] for i, m in enumerate(self.modalities)}
+        return {**batch, "present": {**batch["present"], **named}}
 
     def _augment(self, batch: Batch, key: jax.Array) -> Batch:
-        """Returns the batch with changed frames and waveforms, where the config says so."""
-        keys = dict(zip(("vision", "audio"), jax.random.split(key), strict=True))
+        """Returns the batch with changed frames, waveforms and tokens, where the config says so."""
+        keys = dict(zip(("vision", "audio", "text"), jax.random.split(key, 3), strict=True))
         change = functools.partial(augmentation.apply, self.assembly.parts)
         seen = {
             m: change(m, batch[m], keys[m], self.axis_name) for m in keys if m in self.modalities
