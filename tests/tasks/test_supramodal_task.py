@@ -22,6 +22,7 @@ from affectjax.data.batches.inputs import Features, Frames, Inputs, Text, Wavefo
 from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.labels import LabelSpec
 from affectjax.emotions import SEVEN, THREE
+from affectjax.encoders.adaptation import Adaptation
 from affectjax.encoders.augmentation import SoundAugmentation
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
@@ -38,7 +39,7 @@ from affectjax.tasks.supramodal.stages import (
     JointStage,
     SequentialStage,
 )
-from affectjax.tasks.supramodal.towers import Adaptation, LearnerConfig, choose
+from affectjax.tasks.supramodal.towers import LearnerConfig, choose
 
 D, E = 8, 6
 SPECS = {m: LabelSpec("class", THREE if m == "text" else SEVEN) for m in MODALITIES}

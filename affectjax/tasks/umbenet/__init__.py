@@ -147,7 +147,8 @@ class Task:
     def init(self, key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         """Returns new params, and the variables of the pool."""
         variables = flax.core.unfreeze(self.model.init(key, batch, train=False))
-        return variables.pop("params"), variables
+        params = variables.pop("params")
+        return self.assembly.add_lora(params, key), variables
 
     def load_pretrained(self, model: Model) -> Model:
         """Returns a new model, host side, with the towers that came from a folder."""
@@ -168,11 +169,11 @@ class Task:
         Of `shows`, the place in `SHOWS`; see `UMBEnetStage`.
         """
         s = self.settings
-        drop, show, change = jax.random.split(rng, 3)
+        drop, show, change, adapt = jax.random.split(rng, 4)
         batch = self._augment(self._show(shows, variables, batch, show), change)
         model = self.model.clone(usage_penalty=usage_penalty)
         (logits, out), changed = model.apply(
-            {"params": params, **variables},
+            {"params": self.assembly.adapt(params, adapt), **variables},
             batch,
             train=True,
             rngs={"dropout": drop},
@@ -227,6 +228,7 @@ class Task:
 
         These are `prompts` and `prompt_similarity`, `[B, k]` each, best first.
         """
+        params = self.assembly.adapt(params)
         logits, out = self.model.apply({"params": params, **variables}, batch, train=False)
         return {
             "loss": losses.cross_entropy(logits, batch["label"]),
