@@ -230,7 +230,7 @@ class Assembly:
             )
 
     def _adapted(self) -> dict[str, str]:
-        """Returns `adapted`; raises InputError where LoRA is asked for and has no tower."""
+        """Returns `adapted`; raises InputError where LoRA is asked for and lacks a tower."""
         if self.adaptation is None:
             return {}
         found = {}
@@ -238,7 +238,13 @@ class Assembly:
             own, name = self.encoders[m], self._name(m)
             if not self._runs(m) or name in self.settings.frozen:
                 continue
-            if own.weights_key and getattr(own, own.weights_key):
+            if own.weights_key and not getattr(own, own.weights_key):
+                raise InputError(
+                    f'"{SECTION}.lora_rank" is {self.adaptation.lora_rank}, but '
+                    f'"{SECTION}.{own.weights_key}" is empty; allowed: a folder with weights, or '
+                    f'"{SECTION}.{m}" an encoder that has none'
+                )
+            if own.weights_key:
                 found[name] = TEXT_READER if name == "text_tower" else name
         if not found:
             raise InputError(
