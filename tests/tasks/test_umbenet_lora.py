@@ -130,14 +130,17 @@ def test_of_towers_with_weights_lora_trains_alone(adapted, folders):
 
 
 def test_just_what_a_loss_moves_trains(adapted, batch):
-    """Where `b` is not zero everything that trains gets a gradient."""
+    """Where `b` is not zero everything that trains gets a gradient; a step drops, others do not."""
     of, params, variables = adapted
     run = quick(jax.grad(loss_of(of), has_aux=True))
-    gradient, _ = run(grown(params), variables, batch, KEY)
+    gradient, (_, measured) = run(grown(params), variables, batch, KEY)
     moved = {path: bool(np.any(x)) for path, x in flat(gradient).items()}
     own = {p: m for p, m in moved.items() if p.startswith("lora/") or of.stages[0].trains(p)}
     assert own and not [path for path, is_moved in own.items() if not is_moved]
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradient))
+    whole = quick(of.predict)(grown(params), variables, batch)["loss"].mean()
+    assert abs(measured["cross_entropy"] - whole) > 1e-3
+    assert of.model.dropout == 0
 
 
 @pytest.mark.parametrize("audio", ["clap", "wav2vec2"])
