@@ -167,6 +167,20 @@ def speech_folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def clap_folder(tmp_path_factory):
+    """A local folder with the weights of a tiny tower of CLAP; skips without PyTorch."""
+    towers = pytest.importorskip("torch_towers")
+    folder = tmp_path_factory.mktemp("clap")
+    towers.clap_audio_model().save_pretrained(folder)
+    front = {
+        "sampling_rate": 16000, "fft_window_size": 512, "hop_length": 160, "max_length_s": 1,
+        "frequency_max": 7000,
+    }  # fmt: skip
+    (folder / "preprocessor_config.json").write_text(json.dumps(front))
+    return folder
+
+
 # ---- the task toy -------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
-"""One small benchmark through `tests.benchmarks.all`: its table, and what it says became slower."""
+"""One small benchmark through `tests.benchmarks.all`, and the sizes of UMBEnet with LoRA."""
 
+import importlib
 import json
 import runpy
 import sys
@@ -59,3 +60,22 @@ def test_a_benchmark_that_there_is_not_is_refused_with_those_that_there_are(star
     code, _, err = start(run_all, "--only=riddle", JAX_PLATFORMS="cpu").wait()
     assert code == 2
     assert "no benchmark riddle; allowed: triplet, ridge" in err
+
+
+def test_the_sizes_of_umbenet_with_lora(monkeypatch):
+    """By hand: rank 8 on the four maps and the two feed-forward ones of each layer.
+
+    ViT-L/14 has 24 layers of width 1024, HTSAT 2, 2, 6 and 2 of 96, 192, 384 and 768.
+    """
+    monkeypatch.syspath_prepend(str(ROOT))
+    umbenet_sizes = importlib.import_module("tests.benchmarks.umbenet_sizes")
+    found = umbenet_sizes.sizes(umbenet_sizes.task_of("dfew,lora"))
+    widths = 24 * 1024 + 2 * 96 + 2 * 192 + 6 * 384 + 2 * 768
+    assert found["lora"] == 8 * (4 * 2 + 2 * 5) * widths
+    assert found["adapted"] == 4 * 12 * (24 * 1024**2 + 2 * (96**2 + 192**2 + 3 * 384**2 + 768**2))
+    # The step count of Adam is one number more.
+    assert found["moments"] == 4 * (2 * found["trained"] + 1)
+    assert found["state"] == 4 * (found["trained"] + found["frozen"]) + found["moments"]
+    plain = umbenet_sizes.sizes(umbenet_sizes.task_of("dfew"))
+    # CLIP of ViT-L/14 as published, but for its temperature.
+    assert plain["frozen"] == 427_616_512 and plain["lora"] == plain["adapted"] == 0

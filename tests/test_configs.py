@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from clip_media import raw_files
 from conftest import CLASSES, CLIP_SIZE
+from ml_collections import config_dict
 
 from affectjax import emotions
 from affectjax.data.batches import config as data_config
@@ -22,6 +23,7 @@ from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.labels import LabelSpec
 from affectjax.data.media import codec
 from affectjax.data.raw import dataset, sets
+from affectjax.encoders import adaptation
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 from affectjax.runtime import configs, optim
@@ -40,12 +42,14 @@ DECIDE = ("name", "schedule", "audio")
 VARIANTS = {
     "mcr": (SEQUENCES, ("aligned", "small")),
     "mult": (SEQUENCES, ("aligned",)),
-    "umbenet": (CLIPS, ("single",)),
+    "umbenet": (CLIPS, ("single", "lora")),
     "supramodal": (
         ("synth", "real", "paper", "mosi"),
         ("joint", "sequential", "learn", "downstream", *MODALITIES),
     ),
 }
+# Option: the variants that alone may have it.
+ALONE = {"lora": FROZEN}
 # Whose options cannot stand together.
 ONE_OPTION = ("supramodal",)
 SPECS = {
@@ -76,8 +80,13 @@ def every():
         for variant in variants:
             most = 1 if name in ONE_OPTION else len(options)
             for size in range(most + 1):
-                for chosen in itertools.combinations(options, size):
+                for chosen in itertools.combinations(_options(variant, options), size):
                     yield name, ",".join((variant, *chosen))
+
+
+def _options(variant, options):
+    """Returns those of the options that a variant may have."""
+    return [option for option in options if variant in ALONE.get(option, (variant,))]
 
 
 def spec_of(data):
@@ -121,7 +130,7 @@ def given_weights(config, clip_folder):
 
 
 # How many keys a config file may have.
-MOST_KEYS = {"mcr": 70, "mult": 70, "umbenet": 70, "supramodal": 150}
+MOST_KEYS = {"mcr": 70, "mult": 70, "umbenet": 75, "supramodal": 150}
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -136,6 +145,8 @@ def get_config(name, argument, request):
     config = module(name).get_config(argument)
     if name == "umbenet" and argument.split(",")[0] in FROZEN:
         given_weights(config, request.getfixturevalue("clip_folder"))
+    if name == "umbenet" and "lora" in argument.split(","):
+        config.model.clap_weights = str(request.getfixturevalue("clap_folder"))
     if argument.endswith("downstream"):
         config.model.guided.guide = False  # a bank of another run is needed otherwise
     return config
@@ -184,7 +195,8 @@ def test_options_change_the_config(name):
     """An option that changes nothing would be a promise that nobody keeps."""
     variants, options = VARIANTS[name]
     get_config = module(name).get_config
-    for variant, option in itertools.product(variants[-1:], options):
+    for option in options:
+        variant = ALONE.get(option, variants)[-1]
         plain, chosen = (get_config(a).to_dict() for a in (variant, f"{variant},{option}"))
         assert configs.differences(plain, chosen), option
 
@@ -342,6 +354,34 @@ def test_with_weights_the_towers_are_theirs_and_do_not_train(variant, clip_folde
         assert frozen == set(pretrained)
 
 
+@pytest.mark.parametrize("variant", FROZEN)
+def test_with_lora_towers_of_frames_and_sound_train_by_it_alone(variant, request):
+    task = build(get_config("umbenet", f"{variant},lora", request))
+    batch = task.inputs.zeros(2)
+    params = jax.eval_shape(lambda key: task.init(key, batch)[0], jax.random.key(0))
+    assert set(params["lora"]) == {"image_tower", "audio_clap"}
+    for stage in task.stages:
+        frozen = {name for name in params if not stage.trains(f"{name}/kernel")}
+        assert frozen == {"text_tower", "image_tower", "audio_clap"}
+        assert stage.trains("lora/image_tower/blocks/query/kernel/a")
+        assert stage.optim.learning_rate == 5e-4
+
+
+@pytest.mark.parametrize("key", ["weights", "clap_weights"])
+def test_lora_needs_the_weights_of_both_towers(key, request):
+    config = get_config("umbenet", "dfew,lora", request)
+    config.model[key] = ""
+    whole = config_dict.ConfigDict(run_config.choose(config, given=()))
+    with pytest.raises(InputError, match=rf"{key}\"? is empty"):
+        build(whole)
+
+
+@pytest.mark.parametrize("variant", [v for v in CLIPS if v not in FROZEN])
+def test_lora_is_for_what_has_weights(variant):
+    with pytest.raises(InputError, match=r"no variant; allowed with ',lora': dfew, ferv39k, mafw"):
+        module("umbenet").get_config(f"{variant},lora")
+
+
 def test_small_images_beside_the_words_of_weights(clip_folder):
     """`vision` is "conv" there: of the folder, the tower of text alone is used."""
     config = given_weights(module("umbenet").get_config("clips"), clip_folder)
@@ -474,9 +514,11 @@ def test_every_key_of_data_is_read(monkeypatch, own, scores, tmp_path):
 def test_every_field_of_umbenet_is_used(monkeypatch, clip_folder):
     model = Noted(assembly.ModelConfig, monkeypatch)
     stage = Noted(umbenet.UMBEnetStage, monkeypatch)
+    rank, added = (Noted(cls, monkeypatch) for cls in (assembly.Rank, adaptation.Adaptation))
     changes = (
         {},
         {"vision": "clip", "flip": 0.5, "gain_db": 1.0},
+        {"vision": "clip", "weights": str(clip_folder), "lora_rank": 2},
         {"vision": "clip", "weights": str(clip_folder)},
     )
     for change in changes:
@@ -494,3 +536,4 @@ def test_every_field_of_umbenet_is_used(monkeypatch, clip_folder):
         build(config)
     assert model.asked == model.fields
     assert stage.asked == stage.fields
+    assert added.asked == added.fields and rank.fields == {"lora_rank"}

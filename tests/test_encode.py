@@ -1,8 +1,8 @@
 """Features of frozen towers in place of clips: what is stored, and that a run says the same."""
 
 import csv
-import importlib.util
 import functools
+import importlib.util
 import json
 import shutil
 import sys
@@ -138,12 +138,15 @@ def config_of(folder, weights_folder, **changes):
         weights=str(weights_folder), vision="clip", text="clip",
         frozen=("text_tower", "image_tower"), heads=2, temporal_heads=2, prompt_tokens=2,
         inherent_tokens=2, pool_size=6, top_k=2, gate_hidden=4, flip=0.0, shift=0.0, contrast=0.0,
-        brightness=0.0,
+        brightness=0.0, token_drop=0.0,
     )  # fmt: skip
     for stage in config.stages.values():
         stage.update(epochs=2, batch_size=4)
     config.train.update(eval_batch_size=4, progress=False, baselines=False)
-    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    changes = {k.replace("__", "."): v for k, v in changes.items()}
+    if changes.get("model.audio", "mel") != "mel":
+        del config.model.shift_bands
+    config.update_from_flattened_dict(changes)
     return config
 
 

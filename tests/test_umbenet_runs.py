@@ -33,9 +33,10 @@ from conftest import (
     on_devices,
     stop_at,
 )
+from flax import traverse_util
 from ml_collections import config_dict
 
-from affectjax import weights
+from affectjax import inference, weights
 from affectjax.data.batches import dataset
 from affectjax.modalities import MODALITIES
 from affectjax.runtime.checkpoints import Checkpoints
@@ -384,3 +385,66 @@ def test_frozen_parameters_are_kept_apart_and_have_no_optimizer_state(frozen):
     paths = [*restored(workdir, "frozen")[0]]
     assert len(paths) == count
     assert all(path.startswith("frozen/text_tower/") for path in paths)
+
+
+# ---- LoRA ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory, raw, clip_folder, clap_folder):
+    """Runs whose towers of words, frames and sound LoRA adapts: whole, and stopped once."""
+    changes = {
+        "model__weights": str(clip_folder),
+        "model__clap_weights": str(clap_folder),
+        "model__vision": "clip",
+        "model__audio": "clap",
+        "model__lora_rank": 2,
+        "stages__missing__epochs": 1,
+    }
+    pair = {"whole": (changes, 1, None), "between": (changes, 1, 1)}
+    given = weights.clip(clip_folder).params | {
+        "audio_clap": weights.clap(clap_folder).params["audio_tower"]
+    }
+    return made(tmp_path_factory.mktemp("adapted"), raw, pair), given
+
+
+@pytest.mark.slow
+def test_adapted_towers_are_those_of_the_weights_to_the_end(adapted):
+    folder, given = adapted
+    store = RunCheckpoints(folder / "whole")
+    params = store.restore_best()[0]["params"]
+    store.close()
+    assert set(params["lora"]) == set(given)
+    for name, tower in given.items():
+        jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[0], y), params[name], tower)
+        drawn = [x for path, x in traverse_util.flatten_dict(params["lora"][name]).items()
+                 if path[-1] == "b"]  # fmt: skip
+        assert drawn and all(np.any(x) for x in drawn), name
+
+
+@pytest.mark.slow
+def test_checkpoints_hold_what_lora_adds_and_no_tower(adapted):
+    folder, given = adapted
+    for kind in ("latest", "best"):
+        flat, meta = restored(folder / "whole", kind)
+        assert meta["frozen"] is True
+        towers = [path for path in flat if set(path.split("/")) & set(given)]
+        assert towers and all("lora/" in path for path in towers)
+        assert not [path for path in flat if "text_reader/" in path]
+    paths = [*restored(folder / "whole", "frozen")[0]]
+    assert {path.split("/")[1] for path in paths} == set(given)
+
+
+@pytest.mark.slow
+def test_a_stopped_run_with_lora_ends_as_one_that_never_was(adapted):
+    folder, _ = adapted
+    check_resumed(folder, "between")
+
+
+@pytest.mark.slow
+def test_a_run_with_lora_predicts_from_its_workdir(adapted, raw, tmp_path):
+    folder, _ = adapted
+    said = "What a day!"
+    result = inference.recognize(folder / "whole", raw / "whole.mp4", text=said, output=tmp_path)
+    (found,) = result["predictions"]
+    assert not result["failed"] and sum(found["probability"].values()) == pytest.approx(1, abs=1e-5)

@@ -291,7 +291,8 @@ class UMBEnet(nn.Module):
         Equation: UMBEnet (14)
 
         Here the tower is frozen also where it trains as the encoder of text: trained from both
-        sides it soon gives all classes the same feature, and learning stands still.
+        sides it soon gives all classes the same feature, and learning stands still. Where LoRA
+        adapts the tower to the text of clips, that is read by another one, and this has no LoRA.
         """
         batch = (len(merged),)
         start = lax.stop_gradient(self.text_tower.embed(jnp.full((*batch, 1), self.sos)))

@@ -21,6 +21,8 @@ from affectjax.errors import InputError
 Tree = dict[str, Any]
 # The projections of every attention of affectjax.models.
 ATTENTION = r"(^|/)(query|key|value|key_value|out)/kernel$"
+# And those of every feed-forward layer.
+EVERY_PROJECTION = r"(^|/)(query|key|value|key_value|out|up|down)/kernel$"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,12 +14,13 @@ from affectjax import encoders, weights
 from affectjax.data.batches.inputs import Features, Frames, Inputs, Text, Waveform
 from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.labels import LabelSpec
+from affectjax.encoders.adaptation import Adaptation
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 from affectjax.models.supramodal import Reader
 from affectjax.models.wav2vec2 import SpeechTower
 from affectjax.runtime import configs
-from affectjax.tasks.supramodal.towers import ENCODERS, Adaptation, LearnerConfig, Towers, choose
+from affectjax.tasks.supramodal.towers import ENCODERS, LearnerConfig, Towers, choose
 
 SPEC = LabelSpec("class", ("sad", "glad"))
 D, B = 12, 2
@@ -121,7 +122,7 @@ def test_of_a_speech_tower_a_sum_of_layers_is_learned(speech_folder):
 def test_the_paper_s_widths_are_the_defaults():
     settings = LearnerConfig()
     assert (settings.width, settings.hidden) == (512, 256)
-    assert dataclasses.astuple(Adaptation()) == (6, 36.0, 0.2)
+    assert dataclasses.astuple(Adaptation()) == (6, 36.0, 0.2, "attention")
     assert ENCODERS == {"text": "clip", "audio": "clap", "vision": "clip"}
 
 

@@ -22,6 +22,7 @@ from affectjax.data.batches.inputs import Features, Frames, Inputs, Text, Wavefo
 from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.data.labels import LabelSpec
 from affectjax.emotions import SEVEN, THREE
+from affectjax.encoders.adaptation import Adaptation
 from affectjax.encoders.augmentation import SoundAugmentation
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
@@ -38,7 +39,7 @@ from affectjax.tasks.supramodal.stages import (
     JointStage,
     SequentialStage,
 )
-from affectjax.tasks.supramodal.towers import Adaptation, LearnerConfig, choose
+from affectjax.tasks.supramodal.towers import LearnerConfig, choose
 
 D, E = 8, 6
 SPECS = {m: LabelSpec("class", THREE if m == "text" else SEVEN) for m in MODALITIES}
@@ -540,6 +541,19 @@ def test_lora_adapts_the_attention_of_a_speech_tower(speech_folder):
     moved = traverse_util.flatten_dict(gradient, sep="/")
     for path in ("audio/layers/weights", *(f"{kernel}/{n}" for kernel in kernels for n in "ab")):
         assert np.isfinite(moved[path]).all() and np.any(moved[path]), path
+
+
+def test_the_keys_of_lora_are_read_where_there_is_lora(speech_folder):
+    sources = sources_of({"audio": Waveform(1600)})
+    own = {"audio": "wav2vec2", "wav2vec2_weights": str(speech_folder)}
+    of = learning({"joint": {}}, sources=sources, lora_targets="all", **own)
+    batch = {"audio": sources["audio"].zeros(2)}
+    params, _ = jax.eval_shape(lambda key: of.stages[0].init(key, batch), KEY)
+    assert set(params["lora"]["audio"]["blocks"]) == {"query", "key", "value", "out", "up", "down"}
+    plain = learning({"joint": {}}, sources=sources, lora_rank=0, **own)
+    assert "lora" not in jax.eval_shape(lambda key: plain.stages[0].init(key, batch), KEY)[0]
+    said = said_by(lambda: choose(own | {"lora_rank": 0, "lora_alpha": 2.0}).read())
+    assert 'lora_alpha" is 2.0, but this run does not read it: it belongs to "What LoRA' in said
 
 
 def test_lora_begins_as_nothing_and_is_heard_once_it_is_something(adapted):

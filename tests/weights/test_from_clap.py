@@ -9,7 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy_mcr import quick
-from torch_towers import clip_model, torch, transformers, widened
+from torch_towers import (
+    clap_audio_model,
+    clap_config,
+    clip_model,
+    heard,
+    torch,
+    transformers,
+    widened,
+)
 
 from affectjax import weights
 from affectjax.errors import InputError
@@ -21,28 +29,6 @@ from affectjax.ops.mel import FrontEnd
 TOLERANCE = 1e-4
 
 
-def audio_config(**changes):
-    small = {
-        "spec_size": 64, "num_mel_bins": 16, "patch_embeds_hidden_size": 12, "hidden_size": 24,
-        "depths": [2, 2], "num_attention_heads": [2, 3], "window_size": 4, "projection_dim": 10,
-    }  # fmt: skip
-    return small | changes
-
-
-def heard(model, seed=0):
-    """Returns the model with statistics of the mel bands such as training leaves."""
-    generator = torch.Generator().manual_seed(seed)
-    norm = model.audio_model.audio_encoder.batch_norm
-    norm.running_mean.copy_(10 * torch.randn(norm.running_mean.shape, generator=generator) - 40)
-    norm.running_var.copy_(600 * torch.rand(norm.running_var.shape, generator=generator) + 50)
-    return model
-
-
-def audio_model(seed=0, **changes):
-    config = transformers.ClapAudioConfig(**audio_config(**changes))
-    return heard(widened(transformers.ClapAudioModelWithProjection(config), seed))
-
-
 def whole_model(**changes):
     """Returns a ClapModel with both towers."""
     text = {
@@ -50,7 +36,7 @@ def whole_model(**changes):
         "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 40,
     }  # fmt: skip
     config = transformers.ClapConfig(
-        text_config=text, audio_config=audio_config(**changes), projection_dim=10
+        text_config=text, audio_config=clap_config(**changes), projection_dim=10
     )
     return heard(widened(transformers.ClapModel(config)))
 
@@ -98,7 +84,7 @@ SIZES = {
 
 @pytest.mark.parametrize("changes", SIZES.values(), ids=SIZES.keys())
 def test_tower_is_that_of_torch(tmp_path, changes):
-    model = audio_model(**changes)
+    model = clap_audio_model(**changes)
     model.save_pretrained(tmp_path)
     found = weights.clap(tmp_path)
     assert_same_tree(found)
@@ -109,7 +95,7 @@ def test_tower_is_that_of_torch(tmp_path, changes):
 
 @pytest.mark.parametrize("frames", [1, 2, 7, 200, 255])
 def test_fewer_frames_are_stretched_as_by_torch(tmp_path, frames):
-    model = audio_model(depths=[2], num_attention_heads=[2], hidden_size=12)
+    model = clap_audio_model(depths=[2], num_attention_heads=[2], hidden_size=12)
     model.save_pretrained(tmp_path)
     assert_is_torch(model, weights.clap(tmp_path), frames)
 
@@ -163,7 +149,7 @@ def test_fusion_has_no_part_in_sounds_that_fit(tmp_path):
 
 
 def test_shards_give_the_same(tmp_path):
-    model = audio_model()
+    model = clap_audio_model()
     model.save_pretrained(tmp_path / "whole")
     model.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
     assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 2
@@ -174,7 +160,7 @@ def test_shards_give_the_same(tmp_path):
 
 
 def test_half_precision_on_disk_is_read_as_float32(tmp_path):
-    model = audio_model().to(torch.bfloat16)
+    model = clap_audio_model().to(torch.bfloat16)
     model.save_pretrained(tmp_path)
     found = weights.clap(tmp_path)
     assert_same_tree(found)
@@ -182,7 +168,7 @@ def test_half_precision_on_disk_is_read_as_float32(tmp_path):
 
 
 def test_config_that_leaves_out_what_transformers_knows(tmp_path):
-    model = audio_model(window_size=8)
+    model = clap_audio_model(window_size=8)
     model.save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     config = json.loads(path.read_text())
@@ -220,7 +206,7 @@ def test_front_end_is_that_of_the_folder(tmp_path, truncation):
 
 
 def test_front_end_where_the_folder_says_little(tmp_path):
-    audio_model(num_mel_bins=64, spec_size=128).save_pretrained(tmp_path)
+    clap_audio_model(num_mel_bins=64, spec_size=128).save_pretrained(tmp_path)
     (tmp_path / "processor_config.json").unlink(missing_ok=True)
     usual = {
         "rate": 48000, "frame": 1024, "hop": 480, "fft": 1024, "mels": 64, "low": 0.0,
@@ -236,7 +222,7 @@ def test_front_end_where_the_folder_says_little(tmp_path):
 
 
 def test_front_end_that_is_not_ours(tmp_path):
-    audio_model().save_pretrained(tmp_path)
+    clap_audio_model().save_pretrained(tmp_path)
     file = tmp_path / "preprocessor_config.json"
     for said, message in (
         ({"padding": "repeat"}, "padding is repeat; allowed: repeatpad"),
@@ -257,7 +243,7 @@ def test_front_end_that_is_not_ours(tmp_path):
 
 
 def test_config_of_a_tower_that_is_not_ours(tmp_path):
-    audio_model().save_pretrained(tmp_path)
+    clap_audio_model().save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     good = json.loads(path.read_text())
     for said, message in (
@@ -280,7 +266,7 @@ def test_config_of_a_tower_that_is_not_ours(tmp_path):
 def test_missing_tensors_are_named(tmp_path):
     from safetensors.torch import load_file, save_file
 
-    audio_model().save_pretrained(tmp_path)
+    clap_audio_model().save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"
     held = load_file(file)
     names = ("audio_model.audio_encoder.batch_norm.running_var", "audio_projection.linear2.bias")
@@ -296,7 +282,7 @@ def test_other_architectures(tmp_path):
     with pytest.raises(InputError, match="architecture CLIPModel; allowed: ClapModel, ClapAudio"):
         weights.clap(tmp_path / "clip")
     # Without its projection, the tower gives no feature to compare.
-    bare = transformers.ClapAudioModel(transformers.ClapAudioConfig(**audio_config()))
+    bare = transformers.ClapAudioModel(transformers.ClapAudioConfig(**clap_config()))
     bare.save_pretrained(tmp_path / "bare")
     with pytest.raises(InputError, match="names the architecture ClapAudioModel; allowed"):
         weights.clap(tmp_path / "bare")

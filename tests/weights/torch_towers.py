@@ -79,6 +79,30 @@ def speech_model(kind="wav2vec2", large=False, seed=0, **changes):
     return widened(getattr(transformers, name)(config), seed)
 
 
+def clap_config(**changes):
+    """Returns the config of a small tower of sound."""
+    small = {
+        "spec_size": 64, "num_mel_bins": 16, "patch_embeds_hidden_size": 12, "hidden_size": 24,
+        "depths": [2, 2], "num_attention_heads": [2, 3], "window_size": 4, "projection_dim": 10,
+    }  # fmt: skip
+    return small | changes
+
+
+def heard(model, seed=0):
+    """Returns the model with statistics of the mel bands such as training leaves."""
+    generator = torch.Generator().manual_seed(seed)
+    norm = model.audio_model.audio_encoder.batch_norm
+    norm.running_mean.copy_(10 * torch.randn(norm.running_mean.shape, generator=generator) - 40)
+    norm.running_var.copy_(600 * torch.rand(norm.running_var.shape, generator=generator) + 50)
+    return model
+
+
+def clap_audio_model(seed=0, **changes):
+    """Returns a small tower of CLAP alone."""
+    config = transformers.ClapAudioConfig(**clap_config(**changes))
+    return heard(widened(transformers.ClapAudioModelWithProjection(config), seed))
+
+
 def sentences(length=9, lengths=(9, 6, 2)):
     """Returns tokens `[3, 9]`, each sentence ended by EOS and padded with 1, and the mask.
 

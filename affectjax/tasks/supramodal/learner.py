@@ -20,6 +20,7 @@ from affectjax import emotions, metrics
 from affectjax.data.batches.inputs import Inputs
 from affectjax.data.labels import LabelSpec
 from affectjax.encoders import augmentation
+from affectjax.encoders.adaptation import Adaptation
 from affectjax.errors import InputError
 from affectjax.metrics import Answers
 from affectjax.models.supramodal import Supramodal
@@ -34,8 +35,7 @@ from affectjax.tasks.supramodal.stages import (
     SequentialStage,
     UnpairedStage,
 )
-from affectjax.tasks.supramodal.towers import Adaptation, Towers
-from affectjax.weights import lora
+from affectjax.tasks.supramodal.towers import Towers
 
 Loss = tuple[jax.Array, tuple[Tree, Measurements]]
 FEATURES = "features.npz"
@@ -85,10 +85,7 @@ class Learner:
             **towers.pixels,
         )
         self.pretrained = towers.pretrained
-        self.lora = None
-        adapted = towers.parts.get(Adaptation)
-        if adapted is not None and adapted.lora_rank:
-            self.lora = lora.Lora(adapted.lora_rank, adapted.lora_alpha, adapted.lora_dropout)
+        self.adaptation: Adaptation | None = towers.parts.get(Adaptation)
         self.heads = {m: _head(m, inputs.spec) for m, inputs in sources.items()}
         self.merged = {
             m: emotions.to_scheme(inputs.spec.classes, emotions.THREE)
@@ -107,12 +104,9 @@ class Learner:
         read = functools.partial(self.model.init, method="read", train=False)
         variables = flax.core.unfreeze(read(key, views))
         params = variables.pop("params")
-        if self.lora is not None:
-            keys = jax.random.split(key, len(self.pretrained))
-            params["lora"] = {
-                m: lora.init(k, params[m]["tower"], self.lora.rank)
-                for m, k in zip(self.pretrained, keys, strict=True)
-            }
+        if self.adaptation is not None:
+            towers = {m: params[m]["tower"] for m in self.pretrained}
+            params[Adaptation.name] = self.adaptation.init(key, towers)
         return params, variables
 
     def load_pretrained(self, model: Model) -> Model:
@@ -137,12 +131,11 @@ class Learner:
           views: by modality, see `Supramodal.read`.
           key: of a training step; None in evaluation.
         """
-        if self.lora is not None:
+        if self.adaptation is not None:
             params = dict(params)
-            added = params.pop("lora")
-            for m in self.pretrained:
-                own = None if key is None else jax.random.fold_in(key, self.names.index(m))
-                tower = lora.adapt(params[m]["tower"], added[m], self.lora, own)
+            added = params.pop(Adaptation.name)
+            towers = {m: params[m]["tower"] for m in self.pretrained}
+            for m, tower in self.adaptation.adapt(towers, added, key).items():
                 params[m] = {**params[m], "tower": tower}
         run = functools.partial(
             self.model.apply, {"params": params, **variables}, views, method="read"

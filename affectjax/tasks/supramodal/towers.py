@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from affectjax import encoders
 from affectjax.data.batches.inputs import Inputs
-from affectjax.encoders import DTYPES, augmentation
+from affectjax.encoders import DTYPES, adaptation, augmentation
 from affectjax.modalities import MODALITIES
 
 Tree = Any
@@ -52,32 +52,10 @@ class LearnerConfig:
             raise ValueError(f"dropout is {self.dropout}; allowed: from 0 to below 1")
 
 
-@dataclasses.dataclass(frozen=True)
-class Adaptation:
-    """What trains in encoders with weights.
-
-    Attributes:
-      lora_rank: of LoRA on their attention; the rest of them is frozen. 0 for nothing.
-      lora_alpha, lora_dropout: see `affectjax.weights.lora.Lora`.
-    """
-
-    lora_rank: int = 6
-    lora_alpha: float = 36.0
-    lora_dropout: float = 0.2
-
-    def __post_init__(self):
-        if self.lora_rank < 0:
-            raise ValueError(f"lora_rank is {self.lora_rank}; allowed: 0 or more")
-
-
 def choose(section: Mapping[str, Any], modalities: Collection[str] = MODALITIES) -> encoders.Choice:
     """Returns the encoders that `config.model.learner` names for some modalities, and its parts."""
     more = (section, SECTION, ENCODERS, augmentation.PARTS, modalities)
-    plain = encoders.Choice((LearnerConfig,), *more)
-    if any(section.get(config.weights_key) for config in plain.configs.values()):
-        return encoders.Choice((LearnerConfig, Adaptation), *more)
-    plain.others += (Adaptation,)
-    return plain
+    return adaptation.extend(encoders.Choice((LearnerConfig,), *more))
 
 
 class Towers:

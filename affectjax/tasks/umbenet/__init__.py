@@ -154,7 +154,8 @@ class Task:
     def init(self, key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         """Returns new params, and the variables of the pool."""
         variables = flax.core.unfreeze(self.model.init(key, batch, train=False))
-        return variables.pop("params"), variables
+        params = variables.pop("params")
+        return self.assembly.add_lora(params, key), variables
 
     def load_pretrained(self, model: Model) -> Model:
         """Returns a new model, host side, with the towers that came from a folder."""
@@ -177,12 +178,12 @@ class Task:
         the program where there is no `subset_loss`.
         """
         s = self.settings
-        drop, show, change = jax.random.split(rng, 3)
+        drop, show, change, adapt = jax.random.split(rng, 4)
         batch = self._show(shows, variables, batch, show, apart=subset_loss is not None)
         batch = self._augment(batch, change)
         model = self.model.clone(usage_penalty=usage_penalty)
         (logits, out), changed = model.apply(
-            {"params": params, **variables},
+            {"params": self.assembly.adapt(params, adapt), **variables},
             batch,
             train=True,
             rngs={"dropout": drop},
@@ -281,6 +282,7 @@ class Task:
 
         These are `prompts` and `prompt_similarity`, `[B, k]` each, best first.
         """
+        params = self.assembly.adapt(params)
         logits, out = self.model.apply({"params": params, **variables}, batch, train=False)
         return {
             "loss": losses.cross_entropy(logits, batch["label"]),

@@ -1,5 +1,14 @@
 """From `config.model`, the data's inputs and pretrained weights to a UMBEnet.
 
+With LoRA (`lora_rank`) every tower with weights that reads clips, and is not in `frozen`, trains by
+what LoRA adds to its kernels alone. The text tower also makes the class prompts, and does that
+without LoRA: the words of clips go through the adapted tower, the class prompts through the tower
+as its weights have it. So the features of the classes lie where CLIP has them and do not move
+under the clips that learn to meet them; they change with the prompts, as ever. And the gradient is
+the whole one: the loss depends on the adapters through the words of clips and in no other way,
+where a tower that trains whole has to be cut off from its class prompts by hand (see
+`affectjax.models.umbenet.UMBEnet`). Where no clip has words the text tower is frozen.
+
 Source: SPEC section 1.
 """
 
@@ -9,12 +18,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from affectjax import encoders, weights
 from affectjax.data.batches.inputs import Inputs
 from affectjax.data.batches.tokenizer import Tokenizer
-from affectjax.encoders import DTYPES, augmentation, clip
+from affectjax.encoders import DTYPES, adaptation, augmentation, clip
+from affectjax.encoders.adaptation import Adaptation
 from affectjax.errors import InputError
 from affectjax.modalities import chosen
 from affectjax.models.umbenet import UMBEnet
@@ -22,6 +33,8 @@ from affectjax.runtime import configs
 
 Tree = Any
 SECTION = "config.model"
+# The text tower with what LoRA adds, where the tower without it makes the class prompts.
+TEXT_READER = "text_reader"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +43,8 @@ class ModelConfig:
 
     Attributes:
       modalities: those to use, () for all that the data has.
-      frozen: names of towers with weights that do not train, as in "text_tower".
+      frozen: names of towers with weights that do not train, as in "text_tower"; not by LoRA
+        either.
       dtype: in which the towers compute: "float32" or "bfloat16"; parameters are float32.
       width: D, without `weights`.
       logit_scale: of the cosines; 0 for that of `weights`.
@@ -63,6 +77,18 @@ class Temporal:
     temporal_heads: int = 8
 
 
+@dataclasses.dataclass(frozen=True)
+class Rank(adaptation.Rank):
+    """How much trains in encoders with weights.
+
+    Attributes:
+      lora_rank: of LoRA on their kernels; the rest of them is frozen. 0 for no LoRA: they train
+        whole, but for those in `frozen`.
+    """
+
+    lora_rank: int = 0
+
+
 # All other keys that go into the network as they are.
 Network = configs.of_module(
     UMBEnet,
@@ -80,7 +106,7 @@ def choose(section: Mapping[str, Any]) -> encoders.Choice:
     """Returns the encoders that `config.model` names, and its parts."""
     own = (ModelConfig, Network, Prompts)
     by_kind = {**augmentation.PARTS, "frames": (*augmentation.PARTS["frames"], Temporal)}
-    return encoders.Choice(own, section, SECTION, ENCODERS, by_kind)
+    return adaptation.extend(encoders.Choice(own, section, SECTION, ENCODERS, by_kind), Rank)
 
 
 class Assembly:
@@ -92,6 +118,8 @@ class Assembly:
       modalities: those that it uses, in the order of MODALITIES.
       model: the network.
       frozen: the beginnings of the paths of all parameters that do not train.
+      adapted: by the name of each tower that LoRA adapts, the name under which the network reads it
+        with what is added: its own, or TEXT_READER.
       pretrained: the parameters of its towers that came from a folder with weights.
     """
 
@@ -118,8 +146,11 @@ class Assembly:
         self.load = functools.cache(lambda read, folder: read(folder))
         self.modalities = self._chosen()
         self._check_towers()
+        self.adaptation: Adaptation | None = self.parts.get(Adaptation)
+        self.adapted = self._adapted()
         # The query gets no gradient: top-k passes none, and the pull loss moves keys to queries.
-        self.frozen = (*(f"{name}/" for name in self.settings.frozen), "pool/query")
+        still = dict.fromkeys((*self.settings.frozen, *self.adapted))
+        self.frozen = (*(f"{name}/" for name in still), "pool/query")
         if not self._shares_text_tower():
             self.frozen = (*self.frozen, "text_tower/")
         self.pretrained: Tree = {}
@@ -198,6 +229,54 @@ class Assembly:
                 f'"{SECTION}": logit_scale is 0, that of weights, but weights is empty'
             )
 
+    def _adapted(self) -> dict[str, str]:
+        """Returns `adapted`; raises InputError where LoRA is asked for and lacks a tower."""
+        if self.adaptation is None:
+            return {}
+        found = {}
+        for m in self.modalities:
+            own, name = self.encoders[m], self._name(m)
+            if not self._runs(m) or name in self.settings.frozen:
+                continue
+            if own.weights_key and not getattr(own, own.weights_key):
+                raise InputError(
+                    f'"{SECTION}.lora_rank" is {self.adaptation.lora_rank}, but '
+                    f'"{SECTION}.{own.weights_key}" is empty; allowed: a folder with weights, or '
+                    f'"{SECTION}.{m}" an encoder that has none'
+                )
+            if own.weights_key:
+                found[name] = TEXT_READER if name == "text_tower" else name
+        if not found:
+            raise InputError(
+                f'"{SECTION}.lora_rank" is {self.adaptation.lora_rank}, but no tower with weights '
+                "reads clips, or all that do are in frozen; allowed: 0"
+            )
+        return found
+
+    # What it does to parameters.
+
+    def add_lora(self, params: Tree, key: jax.Array) -> Tree:
+        """Returns new parameters of the network as they are trained and kept: with LoRA's."""
+        if self.adaptation is None:
+            return params
+        kept = {name: own for name, own in params.items() if name != TEXT_READER}
+        added = self.adaptation.init(key, {name: kept[name] for name in self.adapted})
+        return kept | {Adaptation.name: added}
+
+    def adapt(self, params: Tree, key: jax.Array | None = None) -> Tree:
+        """Returns the parameters that the network reads.
+
+        Args:
+          params: as `add_lora` returns them.
+          key: of a training step, the same on every device; None in evaluation.
+        """
+        if self.adaptation is None:
+            return params
+        kept = {name: own for name, own in params.items() if name != Adaptation.name}
+        towers = {name: kept[name] for name in self.adapted}
+        made = self.adaptation.adapt(towers, params[Adaptation.name], key)
+        return kept | {self.adapted[name]: tower for name, tower in made.items()}
+
     # What is made.
 
     def _model(self) -> UMBEnet:
@@ -260,7 +339,8 @@ class Assembly:
             data="config.data",
             load=self.load,
         )
-        if m == "text" and self._shares_text_tower():
+        adapted = self.adapted.get(self._name(m))
+        if m == "text" and self._shares_text_tower() and not adapted:
             if self.prompts.weights:
                 context.check_words(self.prompts.weights)
             return None, {}
@@ -269,7 +349,7 @@ class Assembly:
         built, name = self.encoders[m].build(context), self._name(m)
         if built.params is not None:
             self.pretrained[name] = built.params
-        return functools.partial(built.make, name=name), built.pixels
+        return functools.partial(built.make, name=adapted or name), built.pixels
 
     def _tokenizer(self) -> Tokenizer:
         """Returns what reads the class names: the data's own tokenizer, or that of the weights."""
