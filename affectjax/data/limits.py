@@ -1,13 +1,30 @@
-"""How much memory a file of other people may take: what its header says is checked before it does.
+"""What files of other people may do: how much memory they take, and which files they lead to.
 
-A header of a few bytes can ask for more than any machine has.
+A header of a few bytes can ask for more memory than any machine has, so what it says is checked
+before the memory is taken.
 """
+
+import dataclasses
+from pathlib import Path
 
 from affectjax.errors import InputError
 
-# Of a file of features; CMU-MOSEI with BERT's text, the largest of the published ones, has 8 GiB.
+# Of features; CMU-MOSEI with BERT's text, the largest of the published files, has 8 GiB.
 LARGEST_MIB = 16384
 MIB = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a file of features may do.
+
+    Attributes:
+      largest_mib: the most MiB that its arrays may take.
+      allow_outside: whether it may name files outside its folder, links followed.
+    """
+
+    largest_mib: float = LARGEST_MIB
+    allow_outside: bool = False
 
 
 def check(size: int, largest_mib: float, where: str) -> None:
@@ -23,3 +40,16 @@ def check(size: int, largest_mib: float, where: str) -> None:
             f"{where}: would take {size / MIB:,.0f} MiB of memory; allowed: {largest_mib:g}, which"
             " largest_mib says"
         )
+
+
+def check_inside(path: Path, folder: Path, what: str, allow_outside: bool) -> None:
+    """Raises InputError for a path that leads out of a folder, links followed.
+
+    Args:
+      path: of a file that another file names.
+      folder: where that other file is.
+      what: who names the path, for the message.
+      allow_outside: whether it may.
+    """
+    if not allow_outside and not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{what} leads out of {folder}; only allow_outside permits that")

@@ -17,6 +17,7 @@ from feature_layouts import (
 )
 
 from affectjax.data.labels import LabelSpec, infer
+from affectjax.data.limits import Limits
 from affectjax.data.raw import readers, sets
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
@@ -221,6 +222,114 @@ def test_csd_roles_from_a_file_or_refused(tmp_path):
         read(folder)
 
 
+def linked_outside(other):
+    """Returns functions that make a track refer to another file, each in another way."""
+    secret = other / "secret.h5"
+    csd_file(secret, "root", {"v1": (np.ones((6, 1)), np.ones((6, 2)))})
+    (other / "plain").write_bytes(np.ones(6, np.float32).tobytes())
+
+    def features(file):
+        entry = file["covarep/data/v1"]
+        del entry["features"]
+        return entry
+
+    def external_link(file):
+        features(file)["features"] = h5py.ExternalLink(str(secret), "root/data/v1/features")
+
+    def external_video(file):
+        file["covarep/data/v9"] = h5py.ExternalLink(str(secret), "root/data/v1")
+
+    def by_a_soft_link(file):
+        file["other"] = h5py.ExternalLink(str(secret), "root/data/v1")
+        features(file)["features"] = h5py.SoftLink("/other/features")
+
+    def virtual(file):
+        layout = h5py.VirtualLayout((6, 1), float)
+        layout[:] = h5py.VirtualSource(str(secret), "root/data/v1/features", (6, 1))
+        features(file).create_virtual_dataset("features", layout)
+
+    def outside(file):
+        where = [(str(other / "plain"), 0, 24)]
+        features(file).create_dataset("features", (6, 1), np.float32, external=where)
+
+    return external_link, external_video, by_a_soft_link, virtual, outside
+
+
+@pytest.mark.parametrize("way", range(5))
+def test_csd_refers_to_no_other_file(tmp_path, way):
+    raw = csd(tmp_path / "raw")
+    change = linked_outside(tmp_path)[way]
+    with h5py.File(raw / "covarep.csd", "a") as file:
+        change(file)
+    words = {3: "a virtual data set, of .*secret.h5", 4: "stored outside, in .*plain"}
+    with pytest.raises(InputError, match=words.get(way, r"covarep\.csd: .*secret\.h5")):
+        read(raw)
+
+
+def test_csd_soft_links_within_the_file(tmp_path):
+    raw = csd(tmp_path / "raw")
+    with h5py.File(raw / "covarep.csd", "a") as file:
+        file.move("covarep/data/v1/features", "covarep/metadata/f")
+        file["covarep/data/v1/features"] = h5py.SoftLink("/covarep/metadata/f")
+        file["nowhere"] = h5py.SoftLink("/none")
+    found = read(raw).splits["train"]
+    assert found.modalities["audio"].x[0, :, 0].tolist() == [1, 3, 5, -np.inf]
+
+
+@pytest.mark.parametrize("way", ["link", "up", "absolute"])
+def test_csd_files_stay_in_their_folder(tmp_path, way):
+    raw = csd(tmp_path / "raw")
+    outside = tmp_path / "other.csd"
+    (raw / "covarep.csd").rename(outside)
+    if way == "link":
+        (raw / "covarep.csd").symlink_to(outside)
+    else:
+        roles = {"label": "labels.csd", "text": "glove.csd"}
+        roles["audio"] = "../other.csd" if way == "up" else str(outside)
+        (raw / "modalities.json").write_text(json.dumps(roles))
+    with pytest.raises(InputError, match=r"leads out of .*; only allow_outside permits that"):
+        read(raw)
+    found = read(raw, limits=Limits(allow_outside=True)).splits["train"]
+    assert found.modalities["audio"].x[0, :, 0].tolist() == [1, 3, 5, -np.inf]
+
+
+def test_csd_video_of_another_width_is_skipped(tmp_path):
+    raw = csd(tmp_path / "raw", {"train": ["v1", "v2"]})
+    csd_file(
+        raw / "covarep.csd",
+        "covarep",
+        {"v1": (np.ones((2, 3)), [[0, 1], [1, 2]]), "v2": (np.ones((1, 2)), [[0, 1]])},
+    )
+    skipped = SkippedRecords(strict=False)
+    found = read(raw, skipped=skipped).splits["train"]
+    assert found.ids == ("v1[0]", "v1[1]")
+    assert "has 2 features in covarep.csd" in skipped.reasons["train", "v2"]
+
+
+def test_csd_size_is_checked_before_it_is_read(tmp_path):
+    raw = csd(tmp_path / "raw")
+    with h5py.File(raw / "covarep.csd", "a") as file:
+        del file["covarep/data/v1/features"]
+        # Nothing is written: the file has a few kB and says that it has 745 GB.
+        file["covarep/data/v1"].create_dataset("features", (10**8, 2000), np.float32, chunks=True)
+    with pytest.raises(InputError, match=r"covarep\.csd: v1: features: would take 762,939 MiB"):
+        read(raw)
+
+
+def test_csd_size_of_a_padded_split(tmp_path):
+    raw = csd(tmp_path / "raw")
+    labels = np.ones((1000, 1)), [[i, i + 1] for i in range(1000)]
+    long = np.ones((2000, 10)), [[0.5, 0.6]] * 1001 + [[i + 0.5, i + 0.6] for i in range(1, 1000)]
+    csd_file(raw / "labels.csd", "Labels", {"v1": labels})
+    csd_file(raw / "covarep.csd", "covarep", {"v1": long})
+    (raw / "glove.csd").unlink()
+    (raw / "folds.json").write_text('{"train": ["v1"]}')
+    limits = Limits(largest_mib=10)
+    with pytest.raises(InputError, match=r"audio padded to 1001 steps \(see max_length\): .* 38"):
+        read(raw, limits=limits)
+    assert len(read(raw, limits=limits, max_length={"audio": 5}).splits["train"]) == 1000
+
+
 def test_csd_wrong_videos_and_files(tmp_path):
     folder = csd(tmp_path / "sdk", folds={"train": ["v1", "gone"], "valid": []})
     skipped = SkippedRecords(strict=False)
@@ -276,7 +385,7 @@ def test_plain_errors(tmp_path):
         read(folder, MOOD)
     with pytest.raises(InputError, match="has no array of text, audio, vision"):
         read(plain(tmp_path / "d", ROWS, smell=text), MOOD)
-    with pytest.raises(InputError, match=r"features.npz: is not a NumPy archive of plain arrays"):
+    with pytest.raises(InputError, match=r"features.npz: text is an array of Python objects"):
         read(plain(tmp_path / "e", ROWS, text=np.array([{}] * 3, object)), MOOD)
     (tmp_path / "a" / "labels.csv").write_text("id,label\na,1\n")
     with pytest.raises(InputError, match="has no column split"):

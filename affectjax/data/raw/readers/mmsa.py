@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from affectjax.data.labels import LabelSpec, parse
+from affectjax.data.limits import Limits
 from affectjax.data.raw import readers
 from affectjax.data.raw.unpickle import load_splits
 from affectjax.data.sequences import FeatureSet, Sequences, Split
@@ -42,6 +43,7 @@ def read(
     aligned: bool,
     max_length: Mapping[str, int] | None,
     skipped: SkippedRecords,
+    limits: Limits,
 ) -> FeatureSet:
     """Returns the feature set in one of MMSA's pickles.
 
@@ -52,12 +54,13 @@ def read(
       aligned: unused here; the file is one or the other.
       max_length: unused here; the arrays are padded already.
       skipped: takes records with a wrong label.
+      limits: how much memory the arrays may take.
 
     Raises:
       InputError: names the split and key that are not as above.
     """
     del aligned, max_length
-    splits = load_splits(path)
+    splits = load_splits(path, limits.largest_mib)
     return FeatureSet({n: _split(part, n, path, spec, skipped) for n, part in splits.items()})
 
 
