@@ -14,6 +14,8 @@ import numpy as np
 from affectjax.errors import InputError
 
 Refuse = Callable[[int, str], None]
+# Of labels that are only numbers; a larger one is a score, an id or a slip of the pen.
+MOST_CLASSES = 10000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,18 +123,29 @@ def infer(values: Sequence[str]) -> LabelSpec:
     """Returns the spec that a column of text seems to follow.
 
     Whole numbers from 0 up are classes, named by their numbers; other numbers are scores without
-    bounds; anything else is class names, in alphabetical order.
+    bounds; anything else is class names, in alphabetical order. Blanks, and among numbers `nan`,
+    `inf` and what is too large for a number, do not count: as labels they are wrong.
 
     Args:
       values: one label an example, of all splits.
+
+    Raises:
+      InputError: whole numbers that are too large to be classes.
     """
+    filled = [value for value in values if value.strip()]
     try:
-        numbers = np.asarray([float(v) for v in values])
+        numbers = np.asarray([float(value) for value in filled])
     except ValueError:
-        return LabelSpec("class", tuple(sorted(set(values))))
-    if len(numbers) and np.all((numbers >= 0) & (numbers == np.floor(numbers))):
-        return LabelSpec("class", tuple(str(i) for i in range(int(numbers.max()) + 1)))
-    return LabelSpec("score")
+        return LabelSpec("class", tuple(sorted(set(filled))))
+    numbers = numbers[np.isfinite(numbers)]
+    if not len(numbers) or not np.all((numbers >= 0) & (numbers == np.floor(numbers))):
+        return LabelSpec("score")
+    if numbers.max() >= MOST_CLASSES:
+        raise InputError(
+            f"the label {numbers.max():.0f} would make {numbers.max() + 1:.0f} classes; allowed:"
+            f" {MOST_CLASSES}, or a labels.json that says what the labels are"
+        )
+    return LabelSpec("class", tuple(str(i) for i in range(int(numbers.max()) + 1)))
 
 
 def declared(folder: Path) -> LabelSpec | None:

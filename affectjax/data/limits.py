@@ -11,6 +11,9 @@ from affectjax.errors import InputError
 
 # Of features; CMU-MOSEI with BERT's text, the largest of the published files, has 8 GiB.
 LARGEST_MIB = 16384
+# Of one picture; all frames of a clip together, or its sound, may take eight times as much.
+LARGEST_PICTURE_MIB = 512
+CLIP = 8
 MIB = 2**20
 
 

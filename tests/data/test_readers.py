@@ -405,6 +405,31 @@ def test_own_labels_are_told_or_inferred(tmp_path):
     assert infer(["0", "-1"]) == infer(["0.5", "1"]) == LabelSpec("score")
 
 
+def test_labels_that_are_no_number_do_not_decide(tmp_path):
+    classes = LabelSpec("class", ("0", "1", "2"))
+    for wrong in ("nan", "inf", "-inf", "1e400", "", " "):
+        assert infer(["0", wrong, "2", "1"]) == classes
+        assert infer(["0.5", wrong, "-2"]) == LabelSpec("score")
+        rows = [("a", "train", "0"), ("b", "train", "2"), ("c", "train", wrong)]
+        folder = plain(tmp_path / "a", rows, text=steps([1, 1, 1], 1, 1))
+        skipped = SkippedRecords(strict=False)
+        spec = sets.get("own").label_spec("sequences", folder)
+        found = read(folder, spec, skipped=skipped).splits["train"]
+        assert spec == classes and found.label.tolist() == [0, 2, -1]
+        assert list(skipped.reasons) == [("train", "c")]
+    assert infer(["nan"]) == LabelSpec("score")
+
+
+def test_numbers_that_are_too_large_for_classes():
+    assert len(infer(["9999", "3"]).classes) == 10000
+    for large in ("10000", "100000000", "1e300"):
+        with pytest.raises(
+            InputError, match=r"would make \d+ classes; allowed: 10000, or a labels"
+        ):
+            infer(["0", large])
+    assert infer(["0.5", "100000000"]) == LabelSpec("score")
+
+
 def test_sets_by_name():
     assert {"mosi", "mosei", "iemocap", "own"} <= set(sets.names())
     with pytest.raises(InputError, match="did you mean 'mosei'"):

@@ -92,6 +92,7 @@ def _of_sequences(wanted: Request) -> Plan:
             wanted.format,
             max_length=wanted.limits,
             skipped=skipped,
+            limits=(wanted.storage or Storage()).limits,
         )
 
     def read() -> Examples:
