@@ -103,6 +103,13 @@ def test_mult_iemocap_pairs_become_four_tasks(tmp_path):
         read(path, SCORE)
 
 
+def test_mult_labels_that_are_no_numbers(tmp_path):
+    for labels in ([0.0, 1.0, 2.0], np.array(["a"] * 3), np.array(1.0), "abc"):
+        path = dump(tmp_path / "a_data.pkl", {"train": mult_split() | {"labels": labels}})
+        with pytest.raises(InputError, match="train: labels: expected an array of numbers"):
+            read(path)
+
+
 # MMSA
 
 
@@ -123,6 +130,28 @@ def test_mmsa_lengths_from_zero_rows_where_the_file_has_none(tmp_path):
     assert found["audio"].mask.sum(axis=1).tolist() == [2, 5, 1]
     assert found["audio"].mask[0].tolist() == [False, False, False, True, True]
     assert list(found) == ["text", "audio"]
+
+
+def test_mmsa_words_of_bytes(tmp_path):
+    path = mmsa(
+        tmp_path / "a.pkl",
+        id=[b"v1", "v2", b"v\xc3\xa93"],
+        raw_text=np.array([b"hello", b"a", b"b"]),
+    )
+    found = read(path).splits["train"]
+    assert found.ids == ("v1", "v2", "v\u00e93")
+    assert found.transcripts == ("hello", "a", "b")
+
+
+def test_pickles_are_no_larger_than_allowed(tmp_path):
+    paths = (
+        mmsa(tmp_path / "a.pkl", text=np.zeros((3, 2**16, 6)), text_bert=None),
+        dump(tmp_path / "b_data.pkl", {"train": mult_split() | {"text": np.zeros((3, 2**16, 2))}}),
+    )
+    for path in paths:
+        assert read(path, limits=Limits(largest_mib=12)).splits["train"]
+        with pytest.raises(InputError, match=rf"{path.name}: .* MiB of memory; allowed: 1, which"):
+            read(path, limits=Limits(largest_mib=1))
 
 
 def test_mmsa_classes_by_name(tmp_path):
@@ -146,7 +175,13 @@ def test_mmsa_classes_by_name(tmp_path):
         ({"raw_text": ["a"]}, "raw_text has 1 examples"),
         ({"id": None}, "train: has no key 'id'"),
         ({"text": None}, "train: has text_bert, which holds token ids, but no text"),
-        ({"text_bert": np.ones((3, 4))}, "train: text_bert is"),
+        ({"text_bert": np.ones((3, 4))}, "train: text_bert: expected an array of numbers"),
+        ({"text_bert": np.ones((3, 4, 4))}, r"train: text_bert is \[3, 4, 4\], expected"),
+        (
+            {"audio": [np.ones((n, 3)) for n in (2, 5, 1)]},
+            "train: audio: is a list of arrays of se",
+        ),
+        ({"id": 3}, "train: id is a int; expected one an example"),
         ({"regression_labels": [0.0, 3.5, 0.0]}, r"a1\$_\$1.*3.5 is not a number in \[-3, 3\]"),
         ({"regression_labels": [0.0, np.nan, 0.0]}, r"a1\$_\$1.*nan is not a number"),
         ({"audio": np.ones((3, 5, 4), np.float32)}, "audio has 4 features in train and 3 in valid"),

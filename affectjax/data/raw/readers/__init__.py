@@ -241,13 +241,24 @@ def sequence_array(value: object, where: str) -> np.ndarray:
     Raises:
       InputError: when it is not a three-dimensional array of numbers.
     """
-    array = np.asarray(value) if isinstance(value, np.ndarray | list) else np.asarray(None)
+    try:
+        array = np.asarray(value if isinstance(value, np.ndarray | list) else None)
+    except ValueError as error:
+        raise InputError(
+            f"{where}: is a list of arrays of several shapes; expected one array of numbers"
+            " [examples, steps, features], padded"
+        ) from error
     if array.ndim != 3 or array.dtype.kind not in "fiub":
         raise InputError(
             f"{where}: expected an array of numbers [examples, steps, features], got"
             f" {array.dtype} {list(array.shape)}"
         )
     return array if array.dtype.kind == "f" else array.astype(np.float32)
+
+
+def text(value: object) -> str:
+    """Returns what a file holds for a word: text, or the bytes of one in UTF-8."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _validate_sequences(sequences: Sequences, where: str) -> None:

@@ -66,7 +66,7 @@ def read(
 
 def _split(part: dict, name: str, path: Path, spec: LabelSpec, skipped: SkippedRecords) -> Split:
     where = f"{path}: {name}"
-    ids = tuple(str(i) for i in _column(part, "id", None, where))
+    ids = tuple(readers.text(i) for i in _column(part, "id", None, where))
     count = len(ids)
 
     def refuse(row: int, reason: str) -> None:
@@ -82,7 +82,7 @@ def _split(part: dict, name: str, path: Path, spec: LabelSpec, skipped: SkippedR
     label = parse(_column(part, key, count, where), spec, refuse)
     transcripts = None
     if part.get("raw_text") is not None:
-        transcripts = tuple(str(t) for t in _column(part, "raw_text", count, where))
+        transcripts = tuple(readers.text(t) for t in _column(part, "raw_text", count, where))
     modalities = {}
     for modality in MODALITIES:
         sequences = _modality(part, modality, count, where)
@@ -108,7 +108,7 @@ def _modality(part: dict, modality: str, count: int, where: str) -> Sequences | 
         key = f"{modality}_lengths"
         return Sequences(x, readers.length_mask(part[key], x, f"{where}: {key}"))
     if bert is not None:
-        bert = np.asarray(bert)
+        bert = readers.sequence_array(bert, f"{where}: text_bert")
         if bert.shape != (count, 3, x.shape[1]):
             raise InputError(
                 f"{where}: text_bert is {list(bert.shape)}, expected"
@@ -130,6 +130,8 @@ def _column(part: dict, key: str, count: int | None, where: str) -> list:
     if part.get(key) is None:
         raise InputError(f"{where}: has no key {key!r}; it has {', '.join(sorted(map(str, part)))}")
     value = part[key]
+    if not isinstance(value, np.ndarray | list | tuple):
+        raise InputError(f"{where}: {key} is a {type(value).__name__}; expected one an example")
     column = value.reshape(-1).tolist() if isinstance(value, np.ndarray) else list(value)
     if count is not None and len(column) != count:
         raise InputError(f"{where}: {key} has {len(column)} examples where id has {count}")

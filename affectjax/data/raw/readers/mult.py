@@ -58,13 +58,15 @@ def read(
 
 def _split(part: dict, name: str, path: Path, spec: LabelSpec, skipped: SkippedRecords) -> Split:
     if "labels" not in part:
-        raise InputError(f"{path}: {name}: has no key 'labels'; it has {', '.join(sorted(part))}")
+        raise InputError(f"{path}: {name}: has no key 'labels'; it has {', '.join(map(str, part))}")
     modalities = {}
     for modality in MODALITIES:
         if part.get(modality) is not None:
             x = readers.sequence_array(part[modality], f"{path}: {name}: {modality}")
             modalities[modality] = Sequences(x, readers.padding_mask(x))
-    labels = np.asarray(part["labels"])
+    labels = part["labels"]
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "fiub" or not labels.ndim:
+        raise InputError(f"{path}: {name}: labels: expected an array of numbers")
     ids = _ids(part.get("id"), name, len(labels), path)
 
     def refuse(row: int, reason: str) -> None:
@@ -95,14 +97,14 @@ def _ids(value: Any, name: str, count: int, path: Path) -> tuple[str, ...]:
         return tuple(f"{name}_{row}" for row in range(count))
     ids = []
     for entry in np.asarray(value, object).tolist():
-        parts = [_text(p) for p in entry] if isinstance(entry, list | tuple) else [_text(entry)]
+        parts = (
+            [readers.text(p) for p in entry]
+            if isinstance(entry, list | tuple)
+            else [readers.text(entry)]
+        )
         if len(parts) not in (1, 3):
             raise InputError(
                 f"{path}: {name}: id has {len(parts)} parts, expected one or video, start, end"
             )
         ids.append(parts[0] if len(parts) == 1 else f"{parts[0]}[{parts[1]}-{parts[2]}]")
     return tuple(ids)
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
