@@ -166,7 +166,7 @@ def declared(folder: Path) -> LabelSpec | None:
     try:
         content = json.loads(said.read_text(encoding="utf-8"))
         return LabelSpec(**{**content, "classes": tuple(content.get("classes", ()))})
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{said}: expected an object with kind, classes, low, high ({error})"
         ) from error

@@ -54,5 +54,9 @@ def check_inside(path: Path, folder: Path, what: str, allow_outside: bool) -> No
       what: who names the path, for the message.
       allow_outside: whether it may.
     """
-    if not allow_outside and not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, letters of no path
+        raise InputError(f"{what} cannot be looked at ({error})") from error
+    if not allow_outside and not inside:
         raise InputError(f"{what} leads out of {folder}; only allow_outside permits that")

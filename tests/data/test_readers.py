@@ -328,6 +328,19 @@ def test_csd_files_stay_in_their_folder(tmp_path, way):
     assert found.modalities["audio"].x[0, :, 0].tolist() == [1, 3, 5, -np.inf]
 
 
+@pytest.mark.parametrize("name", ["loop.csd", "a\0b", 3, None])
+def test_csd_names_of_no_file(tmp_path, name):
+    raw = csd(tmp_path / "raw")
+    (raw / "loop.csd").symlink_to(raw / "loop.csd")
+    roles = {"label": "labels.csd", "text": "glove.csd", "audio": name}
+    (raw / "modalities.json").write_text(json.dumps(roles))
+    with pytest.raises(InputError, match=r"modalities\.json: audio: "):
+        read(raw)
+    (raw / "modalities.json").write_text("[" * 100000)
+    with pytest.raises(InputError, match="is not readable JSON"):
+        read(raw)
+
+
 def test_csd_video_of_another_width_is_skipped(tmp_path):
     raw = csd(tmp_path / "raw", {"train": ["v1", "v2"]})
     csd_file(

@@ -16,6 +16,10 @@ _PLAIN = re.compile(r"[<>=|]?(\?|[biufc]\d{1,2}|[SU]\d{1,9}|O\d?)")
 _OBJECT = np.dtype(object)
 
 
+class Refused(Exception):
+    """The pickle asks for something else than arrays and plain containers."""
+
+
 @dataclasses.dataclass
 class Dtype:
     """A dtype: plain numbers, bool, text or bytes of a fixed length, or objects."""
@@ -30,23 +34,23 @@ class Dtype:
           *args: its name, and two flags that change nothing.
 
         Raises:
-          ValueError: it is of another kind, such as a record.
+          Refused: it is of another kind, such as a record.
         """
         name = args[0].decode("latin1") if isinstance(args[0], bytes) else args[0]
         if not isinstance(name, str) or not _PLAIN.fullmatch(name):
-            raise ValueError(f"dtype {name!r} is none of numbers, bool, text, bytes and objects")
+            raise Refused(f"dtype {name!r} is none of numbers, bool, text, bytes and objects")
         return cls(_OBJECT if "O" in name else np.dtype(name))
 
     def build(self, state: Any) -> None:
         """Takes the byte order from the state of a dtype; the rest must say that it is plain."""
         _, order, inner, names, fields, size, *_ = state
         if not (inner is None and names is None and fields is None):
-            raise ValueError("a dtype of records or of arrays in arrays")
+            raise Refused("a dtype of records or of arrays in arrays")
         if size not in (-1, self.value.itemsize):
-            raise ValueError(f"dtype {self.value.str} has not {size!r} bytes")
+            raise Refused(f"dtype {self.value.str} has not {size!r} bytes")
         order = order.decode("latin1") if isinstance(order, bytes) else order
         if order not in ("<", ">", "=", "|"):
-            raise ValueError(f"byte order {order!r}")
+            raise Refused(f"byte order {order!r}")
         if self.value != _OBJECT:
             self.value = np.dtype(self.value.newbyteorder(order).str)  # as native where it is
 
@@ -84,21 +88,21 @@ class Array:
         """Takes the content from the state of an array.
 
         Raises:
-          ValueError: the parts do not go together.
+          Refused: the parts do not go together.
         """
         *_, shape, dtype, fortran, content = state
         self.dtype = _of(dtype)
         self.shape, self.order = tuple(shape), "F" if fortran else "C"
         if not all(type(side) is int and side >= 0 for side in self.shape):
-            raise ValueError(f"an array of shape {shape!r}")
+            raise Refused(f"an array of shape {shape!r}")
         content = content.encode("latin1") if isinstance(content, str) else content
         if not isinstance(content, list if self.dtype == _OBJECT else (bytes, bytearray)):
-            raise ValueError(f"an array of {self.dtype} with a {type(content).__name__}")
+            raise Refused(f"an array of {self.dtype} with a {type(content).__name__}")
         self.content = content
         if not self.dtype.itemsize and math.prod(self.shape):
-            raise ValueError(f"an array {list(self.shape)} of values without a byte")
+            raise Refused(f"an array {list(self.shape)} of values without a byte")
         if self.dtype != _OBJECT and self.size != len(content):
-            raise ValueError(f"{len(content)} bytes for {self.dtype} {list(self.shape)}")
+            raise Refused(f"{len(content)} bytes for {self.dtype} {list(self.shape)}")
 
     @property
     def size(self) -> int:
@@ -130,11 +134,11 @@ def scalar(dtype: Any, content: Any) -> np.generic:
     kind = _of(dtype)
     content = content.encode("latin1") if isinstance(content, str) else content
     if kind == _OBJECT or not isinstance(content, bytes) or len(content) != kind.itemsize:
-        raise ValueError(f"a scalar of {kind} with a {type(content).__name__}")
+        raise Refused(f"a scalar of {kind} with a {type(content).__name__}")
     return np.frombuffer(content, kind)[0] if content else kind.type()
 
 
 def _of(dtype: Any) -> np.dtype:
     if not isinstance(dtype, Dtype):
-        raise ValueError(f"a {type(dtype).__name__} where a dtype is expected")
+        raise Refused(f"a {type(dtype).__name__} where a dtype is expected")
     return dtype.value

@@ -11,14 +11,10 @@ import pickletools
 from collections.abc import Callable
 from typing import Any
 
-from affectjax.data.raw.pickle_arrays import Array, Dtype, scalar
+from affectjax.data.raw.pickle_arrays import Array, Dtype, Refused, scalar
 
 # What may be a key of a dictionary or stand in a set: to hash tuples in tuples can take for ever.
 _MEMBERS = (str, bytes, int, float, complex, bool, type(None))
-
-
-class Refused(Exception):
-    """The pickle asks for something else than arrays and plain containers."""
 
 
 class Name:
@@ -58,24 +54,20 @@ class _Machine:
     def run(self, file: io.BufferedIOBase) -> Any:
         """Runs the opcodes up to STOP."""
         while code := file.read(1):
-            name, read = _OPCODES[code]
+            read, act = _OPCODES[code]
             argument = read(file) if read else None
-            if name in _VALUES:
-                self.stack.append(argument)
-            elif name in _CONSTANTS:
-                self.stack.append(_CONSTANTS[name]())
-            elif name == "STOP":
+            if act is None:
                 return self.stack.pop()
-            elif name in _ACTIONS:
-                _ACTIONS[name](self, argument)
-            else:
-                raise Refused(f"the opcode {name}")
+            act(self, argument)
         raise EOFError("it has no end")
 
     def items(self) -> list[Any]:
         """Returns what stands above the last mark, and takes it off."""
         items, self.stack = self.stack, self.marked.pop()
         return items
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
 
     def mark(self, _: None) -> None:
         self.marked.append(self.stack)
@@ -130,6 +122,9 @@ class _Machine:
 
     def name(self, words: str) -> None:
         self.stack.append(Name(*words.split(" ", 1)))
+
+    def refuse(self, opcode: str) -> None:
+        raise Refused(f"the opcode {opcode}")
 
     def name_of_instance(self, words: str) -> None:
         raise Refused(f"an instance of {words.replace(' ', '.', 1)}")
@@ -296,10 +291,18 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "REDUCE": _Machine.call,
     "BUILD": _Machine.build,
 }
-_OPCODES = {
-    opcode.code.encode("latin1"): (
-        opcode.name,
-        _string if opcode.name == "STRING" else opcode.arg and opcode.arg.reader,
-    )
-    for opcode in pickletools.opcodes
-}
+
+
+def _opcode(opcode: pickletools.OpcodeInfo) -> tuple[Callable | None, Callable | None]:
+    """Returns what reads the argument of an opcode, if any, and what it does; nothing for STOP."""
+    name, read = opcode.name, opcode.arg and opcode.arg.reader
+    if name == "STOP":
+        return None, None
+    if name in _VALUES:
+        return _string if name == "STRING" else read, _Machine.push
+    if name in _CONSTANTS:
+        return None, lambda machine, _: machine.push(_CONSTANTS[name]())
+    return read, _ACTIONS.get(name, lambda machine, _: machine.refuse(name))
+
+
+_OPCODES = {opcode.code.encode("latin1"): _opcode(opcode) for opcode in pickletools.opcodes}

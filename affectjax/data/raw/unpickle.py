@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from affectjax.data import limits
-from affectjax.data.raw.pickle_arrays import Array
-from affectjax.data.raw.pickle_opcodes import Name, Refused, interpret
+from affectjax.data.raw.pickle_arrays import Array, Refused
+from affectjax.data.raw.pickle_opcodes import Name, interpret
 from affectjax.errors import InputError
 
 # Containers in containers; arrays in lists in dictionaries of splits need four.
@@ -97,7 +97,7 @@ class _Plain:
             raise Refused(f"{value.words} itself")
         if isinstance(value, Array) and not isinstance(value.content, list):
             if value.dtype is None:
-                raise ValueError("an array without content")
+                raise Refused("an array without content")
             return value.plain(), self._within(_VALUE + value.size), 0
         if isinstance(value, str | bytes | bytearray | np.generic):
             size = value.nbytes if isinstance(value, np.generic) else len(value)
@@ -129,7 +129,7 @@ class _Plain:
             raise self._nested()
         if isinstance(value, Array):
             if math.prod(value.shape) != len(parts):
-                raise ValueError(f"{len(parts)} objects for an array {list(value.shape)}")
+                raise Refused(f"{len(parts)} objects for an array {list(value.shape)}")
             return value.of_objects(parts), size, height + 1
         if isinstance(value, dict):
             size = self._within(size + _VALUE * len(value) + _lengths(value))

@@ -137,7 +137,7 @@ def _json(path: Path) -> dict:
         raise InputError(
             f'{path}: no such file; it says {{"train": [video ids], "valid": [...], "test": [...]}}'
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not readable JSON ({error})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a JSON object")
@@ -157,7 +157,7 @@ def _files(folder: Path, limits: Limits) -> dict[str, Path]:
                     f"{folder / 'modalities.json'}: {role}: {name} is no file of the folder for one"
                     f" of {', '.join(roles)}"
                 )
-            found[role] = folder / name
+            found[role] = folder / str(name)
     else:
         for file in sorted(folder.glob("*.csd")):
             check_inside(file, folder, str(file), limits.allow_outside)
