@@ -119,7 +119,7 @@ def parse(values: Sequence[Any], spec: LabelSpec, refuse: Refuse) -> np.ndarray:
     return np.asarray(result, dtype).reshape(shape)
 
 
-def infer(values: Sequence[str]) -> LabelSpec:
+def infer(values: Sequence[str], where: str = "labels") -> LabelSpec:
     """Returns the spec that a column of text seems to follow.
 
     Whole numbers from 0 up are classes, named by their numbers; other numbers are scores without
@@ -128,6 +128,7 @@ def infer(values: Sequence[str]) -> LabelSpec:
 
     Args:
       values: one label an example, of all splits.
+      where: their file, for the message.
 
     Raises:
       InputError: whole numbers that are too large to be classes.
@@ -142,8 +143,8 @@ def infer(values: Sequence[str]) -> LabelSpec:
         return LabelSpec("score")
     if numbers.max() >= MOST_CLASSES:
         raise InputError(
-            f"the label {numbers.max():.0f} would make {numbers.max() + 1:.0f} classes; allowed:"
-            f" {MOST_CLASSES}, or a labels.json that says what the labels are"
+            f"{where}: the label {numbers.max():.0f} would make {numbers.max() + 1:.0f} classes;"
+            f" allowed: {MOST_CLASSES}, or a labels.json that says what the labels are"
         )
     return LabelSpec("class", tuple(str(i) for i in range(int(numbers.max()) + 1)))
 

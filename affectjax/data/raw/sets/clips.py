@@ -129,7 +129,7 @@ def _labels(table: Path, rows: list[Row]) -> LabelSpec:
             f"{table}: column label {wrong}; it holds names or numbers, or a labels.json beside"
             " the table says what it holds"
         )
-    return labels_lib.infer(values)
+    return labels_lib.infer(values, str(table))
 
 
 def _is_number(value: str) -> bool:
