@@ -47,7 +47,12 @@ _ENCODING = flags.DEFINE_enum(
     "image_encoding", _STORED.image_encoding, ENCODINGS, "Of stored frames; png is exact."
 )
 _OUTSIDE = flags.DEFINE_bool(
-    "allow_outside", False, "Whether the files of one's own clips may lie outside their folder."
+    "allow_outside", False, "Whether files that other files name may lie outside their folder."
+)
+_LARGEST = flags.DEFINE_float(
+    "largest_mib",
+    _STORED.largest_mib,
+    "The most MiB of memory that a raw file may take; 0: 512 for a picture, 16384 for features.",
 )
 _FEATURES = flags.DEFINE_enum(
     "features", None, ("clip", "bert", "wav2vec2"), "Of which frozen towers to store features."
@@ -82,6 +87,7 @@ def main(argv: Sequence[str]) -> int:
             detector=_DETECTOR.value,
             image_encoding=_ENCODING.value,
             allow_outside=_OUTSIDE.value,
+            largest_mib=_LARGEST.value,
         ),
     }
     if _DOCTOR.value:

@@ -14,6 +14,8 @@ import numpy as np
 from affectjax.errors import InputError
 
 Refuse = Callable[[int, str], None]
+# Of labels that are only numbers; a larger one is a score, an id or a slip of the pen.
+MOST_CLASSES = 10000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,22 +119,34 @@ def parse(values: Sequence[Any], spec: LabelSpec, refuse: Refuse) -> np.ndarray:
     return np.asarray(result, dtype).reshape(shape)
 
 
-def infer(values: Sequence[str]) -> LabelSpec:
+def infer(values: Sequence[str], where: str = "labels") -> LabelSpec:
     """Returns the spec that a column of text seems to follow.
 
     Whole numbers from 0 up are classes, named by their numbers; other numbers are scores without
-    bounds; anything else is class names, in alphabetical order.
+    bounds; anything else is class names, in alphabetical order. Blanks, and among numbers `nan`,
+    `inf` and what is too large for a number, do not count: as labels they are wrong.
 
     Args:
       values: one label an example, of all splits.
+      where: their file, for the message.
+
+    Raises:
+      InputError: whole numbers that are too large to be classes.
     """
+    filled = [value for value in values if value.strip()]
     try:
-        numbers = np.asarray([float(v) for v in values])
+        numbers = np.asarray([float(value) for value in filled])
     except ValueError:
-        return LabelSpec("class", tuple(sorted(set(values))))
-    if len(numbers) and np.all((numbers >= 0) & (numbers == np.floor(numbers))):
-        return LabelSpec("class", tuple(str(i) for i in range(int(numbers.max()) + 1)))
-    return LabelSpec("score")
+        return LabelSpec("class", tuple(sorted(set(filled))))
+    numbers = numbers[np.isfinite(numbers)]
+    if not len(numbers) or not np.all((numbers >= 0) & (numbers == np.floor(numbers))):
+        return LabelSpec("score")
+    if numbers.max() >= MOST_CLASSES:
+        raise InputError(
+            f"{where}: the label {numbers.max():.0f} would make {numbers.max() + 1:.0f} classes;"
+            f" allowed: {MOST_CLASSES}, or a labels.json that says what the labels are"
+        )
+    return LabelSpec("class", tuple(str(i) for i in range(int(numbers.max()) + 1)))
 
 
 def declared(folder: Path) -> LabelSpec | None:
@@ -153,7 +167,7 @@ def declared(folder: Path) -> LabelSpec | None:
     try:
         content = json.loads(said.read_text(encoding="utf-8"))
         return LabelSpec(**{**content, "classes": tuple(content.get("classes", ()))})
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{said}: expected an object with kind, classes, low, high ({error})"
         ) from error

@@ -6,7 +6,6 @@ Letters: N examples, D features, M modalities.
 """
 
 import dataclasses
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from sklearn.metrics import silhouette_score
 from threadpoolctl import threadpool_limits
 
 from affectjax import emotions
+from affectjax.data import archives
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 
@@ -65,13 +65,9 @@ def load(folder: str | Path) -> Space:
       InputError: there is none, it is damaged, or a feature is not finite.
     """
     path = Path(folder) / FEATURES
-    try:
-        with np.load(path) as arrays:
-            found = dict(arrays)
-    except FileNotFoundError:
-        raise InputError(f"{path} is not there: has the run learned concepts?") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+    if not path.is_file():
+        raise InputError(f"{path} is not there: has the run learned concepts?")
+    found = archives.read(path)
     held = [m for m in MODALITIES if f"{m}/label" in found]
     lacking = [f"{m}/{kind}" for m in held for kind in KINDS if f"{m}/{kind}" not in found]
     if not held or lacking:

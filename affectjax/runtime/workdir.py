@@ -6,6 +6,7 @@ tensorboard/           the same scalars
 standardization.npz    statistics of the training split
 checkpoints/           see `checkpoints.py`
 eval/                  see `affectjax/training/evaluator.py`
+lock                   see `workdir_lock.py`
 """
 
 import importlib.metadata

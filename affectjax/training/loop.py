@@ -4,6 +4,7 @@ Letters: S seeds (models trained together), N examples, B batch, C steps of an e
 """
 
 import concurrent.futures
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from absl import logging
 from affectjax.data.batches import open_datasets, saved_inputs
 from affectjax.data.batches.dataset import Dataset
 from affectjax.errors import InputError
-from affectjax.runtime import checkpoints, configs, parallel, steps
+from affectjax.runtime import checkpoints, configs, parallel, steps, workdir_lock
 from affectjax.runtime.parallel import Engine, ParallelConfig
 from affectjax.runtime.preemption import EXIT_CODE, Preemption
 from affectjax.runtime.workdir import MetricWriter, Workdir
@@ -48,12 +49,16 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
       The metrics of the test split, as eval/test.json has them.
 
     Raises:
-      InputError: bad config or data, or a workdir of another config.
+      InputError: bad config or data, a workdir of another config, or one that another run is in.
       NonFiniteLoss: names stage, step and seed.
       SystemExit: after a SIGTERM, with the checkpoint on disk.
     """
     given, config = config, run_config.resolve(config)
     parallel_config = configs.read(ParallelConfig, config["parallel"], "config.parallel")
+    alone = contextlib.nullcontext() if parallel_config.process else workdir_lock.hold(workdir)
+    if folds.fold_names(config):
+        with alone:
+            return folds.run_each(given, workdir, train)
     settings = configs.read(TrainConfig, config["train"], "config.train")
     seeds = configs.seeds(config)
     parallel.initialize(parallel_config, len(seeds))
@@ -65,14 +70,12 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
     evaluator = Evaluator(task, datasets, engine, seeds, settings.eval_batch_size)
     check_select(task, evaluator)
     folder = Workdir(workdir)
-    if jax.process_index() == 0:
-        folder.claim(config)
-    trainer = Trainer(task, datasets, evaluator, engine, settings, seeds, folder)
-    try:
-        with Preemption() as preemption:
+    with alone:
+        if jax.process_index() == 0:
+            folder.claim(config)
+        trainer = Trainer(task, datasets, evaluator, engine, settings, seeds, folder)
+        with contextlib.closing(trainer), Preemption() as preemption:
             return trainer.run(preemption)
-    finally:
-        trainer.close()
 
 
 def check_select(task: base.Task, evaluator: Evaluator) -> None:

@@ -6,6 +6,7 @@ The network is never asked, and no pickle is opened.
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,9 @@ def read_config(folder: Path, kind: type) -> Any:
 class Tensors:
     """The tensors of a folder, by the names that transformers gives them.
 
-    A name that is not there gives zeros and is remembered: `close` then names all that lack.
+    A name that is not there gives zeros and is remembered: `close` then names all that lack. Where
+    what lacks is larger than all that is there, this ends at once: a config.json of a few bytes can
+    ask for more than any memory holds.
     """
 
     def __init__(self, folder: Path, prefix: str = ""):
@@ -86,6 +89,8 @@ class Tensors:
         self._handles: dict[Path, Any] = {}
         self._taken: set[str] = set()
         self._missing: list[str] = []
+        self._lacking = 0  # numbers of the missing tensors
+        self._bytes = sum(file.stat().st_size for file in {f for _, f in self._files.values()})
 
     def __contains__(self, name: str) -> bool:
         return name in self._files
@@ -94,11 +99,15 @@ class Tensors:
         """Returns a tensor `[*shape]` in float32.
 
         Raises:
-          InputError: it has another shape, or cannot be read.
+          InputError: it has another shape, or cannot be read; or it is missing, and with it more
+            than there is.
         """
         held = name if name in self else _old_name(name)
         if held not in self:
             self._missing.append(name)
+            self._lacking += math.prod(shape)
+            if self._lacking > self._bytes:
+                raise self._lacks()
             return np.zeros(shape, np.float32)
         self._taken.add(held)
         stored, file = self._files[held]
@@ -138,14 +147,17 @@ class Tensors:
         """
         self._handles.clear()
         if self._missing:
-            raise InputError(
-                f"{self._folder} lacks {len(self._missing)} tensors that config.json asks for: "
-                f"{', '.join(self._missing)}"
-            )
+            raise self._lacks()
         unused = tuple(n for n in sorted(set(self._files) - self._taken) if not known(n))
         if unused:
             logging.info("%s: not used: %s", self._folder, ", ".join(unused))
         return unused
+
+    def _lacks(self) -> InputError:
+        return InputError(
+            f"{self._folder} lacks {len(self._missing)} tensors that config.json asks for: "
+            f"{', '.join(self._missing)}"
+        )
 
 
 def checksum(found: Any) -> str:

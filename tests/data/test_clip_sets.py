@@ -217,10 +217,13 @@ def test_fer2013_archives_of_another_form(tmp_path):
     path = tmp_path / "fer2013.npz"
     usage = np.array(["Training"] * 4)
     for arrays, words in (
-        ({"image": faces(), "label": np.zeros(4, int)}, "not an archive of plain arrays .*usage"),
+        (
+            {"image": faces(), "label": np.zeros(4, int)},
+            "has no array 'usage'",
+        ),
         (
             {"image": faces(), "label": np.zeros(4, int), "usage": usage.astype(object)},
-            "not an archive of plain arrays .*allow_pickle=False",
+            "usage is an array of Python objects",
         ),
         ({"image": faces() / 255, "label": np.zeros(4, int), "usage": usage}, "image is float64"),
         ({"image": faces(), "label": np.zeros(4), "usage": usage}, "label float64"),
@@ -231,7 +234,7 @@ def test_fer2013_archives_of_another_form(tmp_path):
         with pytest.raises(InputError, match=words):
             listed("fer2013", path)
     path.write_bytes(b"no zip")
-    with pytest.raises(InputError, match="not an archive of plain arrays"):
+    with pytest.raises(InputError, match="is not a NumPy archive of plain arrays"):
         listed("fer2013", path)
     table(tmp_path / "fer2013.csv", [("emotion", "pixels"), (0, "1 2")])
     with pytest.raises(InputError, match="has no column Usage; expected emotion, pixels, Usage"):

@@ -1,11 +1,13 @@
 """Raw clips to a prepared folder and back, and what the doctor says of them."""
 
 import csv
+import dataclasses
 import json
 import shutil
 import subprocess
 import sys
 
+import feature_layouts
 import media_files
 import numpy as np
 import pytest
@@ -343,6 +345,38 @@ def test_the_cache_follows_files_and_options(tmp_path):
     assert media_files.number(codec.decode(image)) == 7
     table(raw, [("mia_3", "train", "sad", "pictures", "", "Well."), *ROWS[3:4], *ROWS[5:]])
     assert cached() not in (first, second)
+
+
+def test_what_is_larger_than_allowed_is_skipped_by_name(tmp_path):
+    raw = raw_files(tmp_path / "raw")
+    large = np.zeros((900, 900, 3), np.uint8)
+    (raw / "pictures" / "frame1.png").write_bytes(codec.encode(large, "png"))
+    few = dataclasses.replace(PLAIN, largest_mib=1.0)
+    said = {}
+    for storage in (PLAIN, few):
+        folder = prepared.cached(
+            "clips", raw, tmp_path, aligned=False, view="clips", storage=storage
+        )
+        said[storage] = {entry["id"]: entry["reason"] for entry in card(folder)["skipped"]}
+        found = prepared.diagnose("clips", raw, view="clips", storage=storage)
+        assert len(found.skipped) == len(said[storage])
+    assert said[PLAIN] == {}
+    assert list(said[few]) == ["mia_3"]
+    assert "900 x 900 pixels: would take 2 MiB of memory; allowed: 1" in said[few]["mia_3"]
+
+
+def test_the_limit_of_features_and_their_folder(tmp_path):
+    raw = feature_layouts.csd(tmp_path / "raw")
+    (raw / "covarep.csd").rename(tmp_path / "other.csd")
+    (raw / "covarep.csd").symlink_to(tmp_path / "other.csd")
+    with pytest.raises(InputError, match="only allow_outside permits"):
+        prepared.cached("mosei", raw, tmp_path, storage=Storage())
+    outside = Storage(allow_outside=True, largest_mib=1e-6)
+    with pytest.raises(InputError, match="which largest_mib says"):
+        prepared.cached("mosei", raw, tmp_path, storage=outside)
+    assert prepared.cached("mosei", raw, tmp_path, storage=Storage(allow_outside=True))
+    with pytest.raises(InputError, match="largest_mib is -1; allowed: 0 or more"):
+        Storage(largest_mib=-1)
 
 
 def test_views(tmp_path, raw):

@@ -1,4 +1,6 @@
+import struct
 import tracemalloc
+import zlib
 
 import av
 import cv2
@@ -434,3 +436,120 @@ def test_names_and_tags_in_any_encoding(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), files.grey(4))
     (tmp_path / "a.png").rename(tmp_path / "été.png")
     assert files.number(decoding.image(tmp_path / "été.png")) == 4
+
+
+# Heads that say more than there is
+
+
+def png(width, height):
+    """Returns a whole png of that size, all black, grey; small, for its rows are all alike."""
+    deflate = zlib.compressobj(9)
+    row = deflate.compress(bytes(1 + width))
+    pixels = row + b"".join(deflate.compress(bytes(1 + width)) for _ in range(height - 1))
+    pixels += deflate.flush()
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)),
+        (b"IDAT", pixels),
+        (b"IEND", b""),
+    )
+    written = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(written)
+
+
+def peak(call):
+    """Returns the most bytes that a call took, as far as Python and NumPy know."""
+    tracemalloc.start()
+    with pytest.raises(InputError) as refused:
+        call()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most, str(refused.value)
+
+
+def test_an_image_that_is_larger_than_allowed(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(16000, 16000))
+    assert (tmp_path / "a.png").stat().st_size < 10**6
+    most, said = peak(lambda: decoding.image(tmp_path / "a.png"))
+    assert most < 10**7
+    assert "a picture of 16000 x 16000 pixels: would take 732 MiB of memory; allowed: 512" in said
+    assert "largest_mib" in said
+    (tmp_path / "b.png").write_bytes(png(1000, 1000))
+    assert decoding.frames(tmp_path / "b.png", 1, 3).shape == (1, 1000, 1000, 3)
+    with pytest.raises(InputError, match="1000 x 1000 pixels"):
+        decoding.frames(tmp_path / "b.png", 1, 2)
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".bmp", ".webp", ".tif", ".gif"])
+def test_the_size_of_every_kind_of_image(tmp_path, ending):
+    cv2.imwrite(str(tmp_path / f"a{ending}"), files.grey(4, 600, 900))
+    assert decoding.image(tmp_path / f"a{ending}").shape == (600, 900, 3)
+    with pytest.raises(
+        InputError, match="900 x 600 pixels: would take 2 MiB of memory; allowed: 1"
+    ):
+        decoding.image(tmp_path / f"a{ending}", 1)
+
+
+def test_another_kind_of_image_under_a_known_name(tmp_path):
+    done, data = cv2.imencode(".ppm", files.grey(4))
+    assert done
+    (tmp_path / "a.png").write_bytes(data.tobytes())
+    with pytest.raises(InputError, match="cannot be read as an image"):
+        decoding.image(tmp_path / "a.png")
+
+
+def test_frames_that_are_together_larger_than_allowed(tmp_path):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for i in range(10):
+        cv2.imwrite(str(folder / f"{i}.png"), files.grey(4, 600, 600))
+    films = files.write(tmp_path / "a.mp4", [files.grey(i, 600, 600) for i in range(10)])
+    for path in (folder, films):
+        assert len(decoding.frames(path, 7, 1.03)) == 7
+        with pytest.raises(InputError, match=r"frames: would take 10 MiB .* allowed: 8\.24"):
+            decoding.frames(path, 10, 1.03)
+        with pytest.raises(InputError, match="600 x 600 pixels"):
+            decoding.frames(path, 1, 1)
+
+
+def wav(path, rate, channels=1, samples=16000):
+    """Writes a silent wav whose head says any rate."""
+    data = bytes(2 * channels * samples)
+    with path.open("wb") as file:
+        file.write(b"RIFF" + struct.pack("<I", 36 + len(data)) + b"WAVEfmt ")
+        head = (16, 1, channels, rate, min(2 * rate * channels, 2**32 - 1), 2 * channels, 16)
+        file.write(struct.pack("<IHHIIHH", *head) + b"data" + struct.pack("<I", len(data)) + data)
+    return path
+
+
+@pytest.mark.parametrize("rate", [1, 999, 800000, 1_500_000_000])
+def test_sound_of_a_rate_that_no_recorder_has(tmp_path, rate):
+    path = wav(tmp_path / "a.wav", rate)
+    most, said = peak(lambda: decoding.audio(path))
+    assert most < 10**7
+    assert f"{rate} samples a second; allowed: 1000 to 768000" in said
+
+
+def test_sound_of_every_rate_that_is_allowed(tmp_path):
+    for rate in (1000, 8000, 384000, 768000):
+        heard = decoding.audio(wav(tmp_path / "a.wav", rate))
+        assert abs(len(heard) - 16000 / rate * 16000) <= 1
+
+
+def test_sound_that_is_longer_than_allowed(tmp_path):
+    path = wav(tmp_path / "a.wav", 16000, samples=160000)
+    assert len(decoding.audio(path, largest_mib=0.1)) == 160000
+    with pytest.raises(InputError, match=r"its sound: would take .* largest_mib"):
+        decoding.audio(path, largest_mib=0.05)
+    assert len(decoding.audio(path, 1.0, largest_mib=0.05)) == 16000
+
+
+@pytest.mark.parametrize("channels", [9, 11, 17, 64])
+def test_sound_of_many_channels(tmp_path, channels):
+    path = wav(tmp_path / "a.wav", 16000, channels)
+    try:
+        assert decoding.audio(path).shape == (16000,)
+    except InputError as error:
+        assert "cannot be mixed to one channel" in str(error)

@@ -55,7 +55,7 @@ MODULES = {
         def matches(path):
             return path.is_dir() and (path / "numbers.txt").is_file()
 
-        def read(path, spec, *, aligned, max_length, skipped):
+        def read(path, spec, *, aligned, max_length, skipped, limits):
             x = np.loadtxt(path / "numbers.txt", dtype=np.float32)[:, None, None]
             part = Split(("a", "b"), np.int32([0, 1]), {"text": Sequences(x, x[..., 0] > 0)})
             return FeatureSet({"train": part})

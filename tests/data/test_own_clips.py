@@ -71,6 +71,15 @@ def test_own_labels_from_their_column(values, spec, tmp_path):
     assert sets.get("clips").label_spec("clips", tmp_path) == spec
 
 
+def test_own_labels_that_would_make_too_many_classes(tmp_path):
+    own(
+        tmp_path,
+        [("a", "train", "1", "a.mp4", "", ""), ("b", "train", "99999999", "a.mp4", "", "")],
+    )
+    with pytest.raises(InputError, match=r"clips\.csv: the label 99999999 would make 100000000 cl"):
+        sets.get("clips").label_spec("clips", tmp_path)
+
+
 def test_own_labels_from_labels_json(tmp_path):
     own(tmp_path, [("a", "train", "1", "a.mp4", "", ""), ("b", "train", "sad", "f", "", "")])
     said = {"kind": "class", "classes": ["sad", "happy"]}

@@ -17,6 +17,7 @@ from feature_layouts import (
 )
 
 from affectjax.data.labels import LabelSpec, infer
+from affectjax.data.limits import Limits
 from affectjax.data.raw import readers, sets
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
@@ -102,6 +103,13 @@ def test_mult_iemocap_pairs_become_four_tasks(tmp_path):
         read(path, SCORE)
 
 
+def test_mult_labels_that_are_no_numbers(tmp_path):
+    for labels in ([0.0, 1.0, 2.0], np.array(["a"] * 3), np.array(1.0), "abc"):
+        path = dump(tmp_path / "a_data.pkl", {"train": mult_split() | {"labels": labels}})
+        with pytest.raises(InputError, match="train: labels: expected an array of numbers"):
+            read(path)
+
+
 # MMSA
 
 
@@ -122,6 +130,28 @@ def test_mmsa_lengths_from_zero_rows_where_the_file_has_none(tmp_path):
     assert found["audio"].mask.sum(axis=1).tolist() == [2, 5, 1]
     assert found["audio"].mask[0].tolist() == [False, False, False, True, True]
     assert list(found) == ["text", "audio"]
+
+
+def test_mmsa_words_of_bytes(tmp_path):
+    path = mmsa(
+        tmp_path / "a.pkl",
+        id=[b"v1", "v2", b"v\xc3\xa93"],
+        raw_text=np.array([b"hello", b"a", b"b"]),
+    )
+    found = read(path).splits["train"]
+    assert found.ids == ("v1", "v2", "v\u00e93")
+    assert found.transcripts == ("hello", "a", "b")
+
+
+def test_pickles_are_no_larger_than_allowed(tmp_path):
+    paths = (
+        mmsa(tmp_path / "a.pkl", text=np.zeros((3, 2**16, 6)), text_bert=None),
+        dump(tmp_path / "b_data.pkl", {"train": mult_split() | {"text": np.zeros((3, 2**16, 2))}}),
+    )
+    for path in paths:
+        assert read(path, limits=Limits(largest_mib=12)).splits["train"]
+        with pytest.raises(InputError, match=rf"{path.name}: .* MiB of memory; allowed: 1, which"):
+            read(path, limits=Limits(largest_mib=1))
 
 
 def test_mmsa_classes_by_name(tmp_path):
@@ -145,7 +175,13 @@ def test_mmsa_classes_by_name(tmp_path):
         ({"raw_text": ["a"]}, "raw_text has 1 examples"),
         ({"id": None}, "train: has no key 'id'"),
         ({"text": None}, "train: has text_bert, which holds token ids, but no text"),
-        ({"text_bert": np.ones((3, 4))}, "train: text_bert is"),
+        ({"text_bert": np.ones((3, 4))}, "train: text_bert: expected an array of numbers"),
+        ({"text_bert": np.ones((3, 4, 4))}, r"train: text_bert is \[3, 4, 4\], expected"),
+        (
+            {"audio": [np.ones((n, 3)) for n in (2, 5, 1)]},
+            "train: audio: is a list of arrays of se",
+        ),
+        ({"id": 3}, "train: id is a int; expected one an example"),
         ({"regression_labels": [0.0, 3.5, 0.0]}, r"a1\$_\$1.*3.5 is not a number in \[-3, 3\]"),
         ({"regression_labels": [0.0, np.nan, 0.0]}, r"a1\$_\$1.*nan is not a number"),
         ({"audio": np.ones((3, 5, 4), np.float32)}, "audio has 4 features in train and 3 in valid"),
@@ -221,6 +257,127 @@ def test_csd_roles_from_a_file_or_refused(tmp_path):
         read(folder)
 
 
+def linked_outside(other):
+    """Returns functions that make a track refer to another file, each in another way."""
+    secret = other / "secret.h5"
+    csd_file(secret, "root", {"v1": (np.ones((6, 1)), np.ones((6, 2)))})
+    (other / "plain").write_bytes(np.ones(6, np.float32).tobytes())
+
+    def features(file):
+        entry = file["covarep/data/v1"]
+        del entry["features"]
+        return entry
+
+    def external_link(file):
+        features(file)["features"] = h5py.ExternalLink(str(secret), "root/data/v1/features")
+
+    def external_video(file):
+        file["covarep/data/v9"] = h5py.ExternalLink(str(secret), "root/data/v1")
+
+    def by_a_soft_link(file):
+        file["other"] = h5py.ExternalLink(str(secret), "root/data/v1")
+        features(file)["features"] = h5py.SoftLink("/other/features")
+
+    def virtual(file):
+        layout = h5py.VirtualLayout((6, 1), float)
+        layout[:] = h5py.VirtualSource(str(secret), "root/data/v1/features", (6, 1))
+        features(file).create_virtual_dataset("features", layout)
+
+    def outside(file):
+        where = [(str(other / "plain"), 0, 24)]
+        features(file).create_dataset("features", (6, 1), np.float32, external=where)
+
+    return external_link, external_video, by_a_soft_link, virtual, outside
+
+
+@pytest.mark.parametrize("way", range(5))
+def test_csd_refers_to_no_other_file(tmp_path, way):
+    raw = csd(tmp_path / "raw")
+    change = linked_outside(tmp_path)[way]
+    with h5py.File(raw / "covarep.csd", "a") as file:
+        change(file)
+    words = {3: "a virtual data set, of .*secret.h5", 4: "stored outside, in .*plain"}
+    with pytest.raises(InputError, match=words.get(way, r"covarep\.csd: .*secret\.h5")):
+        read(raw)
+
+
+def test_csd_soft_links_within_the_file(tmp_path):
+    raw = csd(tmp_path / "raw")
+    with h5py.File(raw / "covarep.csd", "a") as file:
+        file.move("covarep/data/v1/features", "covarep/metadata/f")
+        file["covarep/data/v1/features"] = h5py.SoftLink("/covarep/metadata/f")
+        file["nowhere"] = h5py.SoftLink("/none")
+    found = read(raw).splits["train"]
+    assert found.modalities["audio"].x[0, :, 0].tolist() == [1, 3, 5, -np.inf]
+
+
+@pytest.mark.parametrize("way", ["link", "up", "absolute"])
+def test_csd_files_stay_in_their_folder(tmp_path, way):
+    raw = csd(tmp_path / "raw")
+    outside = tmp_path / "other.csd"
+    (raw / "covarep.csd").rename(outside)
+    if way == "link":
+        (raw / "covarep.csd").symlink_to(outside)
+    else:
+        roles = {"label": "labels.csd", "text": "glove.csd"}
+        roles["audio"] = "../other.csd" if way == "up" else str(outside)
+        (raw / "modalities.json").write_text(json.dumps(roles))
+    with pytest.raises(InputError, match=r"leads out of .*; only allow_outside permits that"):
+        read(raw)
+    found = read(raw, limits=Limits(allow_outside=True)).splits["train"]
+    assert found.modalities["audio"].x[0, :, 0].tolist() == [1, 3, 5, -np.inf]
+
+
+@pytest.mark.parametrize("name", ["loop.csd", "a\0b", 3, None])
+def test_csd_names_of_no_file(tmp_path, name):
+    raw = csd(tmp_path / "raw")
+    (raw / "loop.csd").symlink_to(raw / "loop.csd")
+    roles = {"label": "labels.csd", "text": "glove.csd", "audio": name}
+    (raw / "modalities.json").write_text(json.dumps(roles))
+    with pytest.raises(InputError, match=r"modalities\.json: audio: "):
+        read(raw)
+    (raw / "modalities.json").write_text("[" * 100000)
+    with pytest.raises(InputError, match="is not readable JSON"):
+        read(raw)
+
+
+def test_csd_video_of_another_width_is_skipped(tmp_path):
+    raw = csd(tmp_path / "raw", {"train": ["v1", "v2"]})
+    csd_file(
+        raw / "covarep.csd",
+        "covarep",
+        {"v1": (np.ones((2, 3)), [[0, 1], [1, 2]]), "v2": (np.ones((1, 2)), [[0, 1]])},
+    )
+    skipped = SkippedRecords(strict=False)
+    found = read(raw, skipped=skipped).splits["train"]
+    assert found.ids == ("v1[0]", "v1[1]")
+    assert "has 2 features in covarep.csd" in skipped.reasons["train", "v2"]
+
+
+def test_csd_size_is_checked_before_it_is_read(tmp_path):
+    raw = csd(tmp_path / "raw")
+    with h5py.File(raw / "covarep.csd", "a") as file:
+        del file["covarep/data/v1/features"]
+        # Nothing is written: the file has a few kB and says that it has 745 GB.
+        file["covarep/data/v1"].create_dataset("features", (10**8, 2000), np.float32, chunks=True)
+    with pytest.raises(InputError, match=r"covarep\.csd: v1: features: would take 762,939 MiB"):
+        read(raw)
+
+
+def test_csd_size_of_a_padded_split(tmp_path):
+    raw = csd(tmp_path / "raw")
+    labels = np.ones((1000, 1)), [[i, i + 1] for i in range(1000)]
+    long = np.ones((2000, 10)), [[0.5, 0.6]] * 1001 + [[i + 0.5, i + 0.6] for i in range(1, 1000)]
+    csd_file(raw / "labels.csd", "Labels", {"v1": labels})
+    csd_file(raw / "covarep.csd", "covarep", {"v1": long})
+    (raw / "glove.csd").unlink()
+    (raw / "folds.json").write_text('{"train": ["v1"]}')
+    limits = Limits(largest_mib=10)
+    with pytest.raises(InputError, match=r"audio padded to 1001 steps \(see max_length\): .* 38"):
+        read(raw, limits=limits)
+    assert len(read(raw, limits=limits, max_length={"audio": 5}).splits["train"]) == 1000
+
+
 def test_csd_wrong_videos_and_files(tmp_path):
     folder = csd(tmp_path / "sdk", folds={"train": ["v1", "gone"], "valid": []})
     skipped = SkippedRecords(strict=False)
@@ -276,7 +433,7 @@ def test_plain_errors(tmp_path):
         read(folder, MOOD)
     with pytest.raises(InputError, match="has no array of text, audio, vision"):
         read(plain(tmp_path / "d", ROWS, smell=text), MOOD)
-    with pytest.raises(InputError, match=r"features.npz: is not a NumPy archive of plain arrays"):
+    with pytest.raises(InputError, match=r"features.npz: text is an array of Python objects"):
         read(plain(tmp_path / "e", ROWS, text=np.array([{}] * 3, object)), MOOD)
     (tmp_path / "a" / "labels.csv").write_text("id,label\na,1\n")
     with pytest.raises(InputError, match="has no column split"):
@@ -294,6 +451,31 @@ def test_own_labels_are_told_or_inferred(tmp_path):
         own.label_spec("sequences", folder)
     assert infer(["0", "2", "1"]) == LabelSpec("class", ("0", "1", "2"))
     assert infer(["0", "-1"]) == infer(["0.5", "1"]) == LabelSpec("score")
+
+
+def test_labels_that_are_no_number_do_not_decide(tmp_path):
+    classes = LabelSpec("class", ("0", "1", "2"))
+    for wrong in ("nan", "inf", "-inf", "1e400", "", " "):
+        assert infer(["0", wrong, "2", "1"]) == classes
+        assert infer(["0.5", wrong, "-2"]) == LabelSpec("score")
+        rows = [("a", "train", "0"), ("b", "train", "2"), ("c", "train", wrong)]
+        folder = plain(tmp_path / "a", rows, text=steps([1, 1, 1], 1, 1))
+        skipped = SkippedRecords(strict=False)
+        spec = sets.get("own").label_spec("sequences", folder)
+        found = read(folder, spec, skipped=skipped).splits["train"]
+        assert spec == classes and found.label.tolist() == [0, 2, -1]
+        assert list(skipped.reasons) == [("train", "c")]
+    assert infer(["nan"]) == LabelSpec("score")
+
+
+def test_numbers_that_are_too_large_for_classes():
+    assert len(infer(["9999", "3"]).classes) == 10000
+    for large in ("10000", "100000000", "1e300"):
+        with pytest.raises(
+            InputError, match=r"would make \d+ classes; allowed: 10000, or a labels"
+        ):
+            infer(["0", large])
+    assert infer(["0.5", "100000000"]) == LabelSpec("score")
 
 
 def test_sets_by_name():

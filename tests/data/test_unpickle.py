@@ -117,3 +117,182 @@ def test_python2(tmp_path):
 
 def test_bytes_keys_of_python3_become_text(tmp_path):
     assert load(dump(tmp_path / "a.pkl", {b"a": [{b"b": b"c"}]})) == {"a": [{"b": b"c"}]}
+
+
+ARRAYS = {
+    "turned": np.arange(6.0).reshape(2, 3).T,
+    "axes": np.arange(24, dtype=np.int16).reshape(2, 3, 4).transpose(1, 0, 2),
+    "other byte order": np.arange(4, dtype=">i4"),
+    "none": np.zeros((0, 5), np.float32),
+    "no axis": np.array(3, np.uint8),
+    "bool": np.array([True, False]),
+    "complex": np.array([1 + 2j]),
+    "text": np.array(["a", "\u00e9b"]),
+    "objects": np.array([[1, "a"], [None, 2.5]], object),
+    "no objects": np.array([], object),
+}
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("name", ARRAYS)
+def test_every_kind_of_array(tmp_path, name, protocol):
+    loaded = load(dump(tmp_path / "a.pkl", {"x": ARRAYS[name]}, protocol))["x"]
+    assert loaded.dtype == ARRAYS[name].dtype
+    np.testing.assert_array_equal(loaded, ARRAYS[name])
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_values_of_no_length_and_scalars(tmp_path, protocol):
+    content = [
+        b"",
+        "",
+        bytearray(),
+        bytearray(b"a"),
+        set(),
+        frozenset({1}),
+        1j,
+        -1,
+        2**31,
+        -(2**70),
+    ]
+    content += [np.float64(2.5), np.str_("a"), np.str_(""), np.bytes_(b"b"), np.bool_(True)]
+    loaded = load(dump(tmp_path / "a.pkl", content, protocol))
+    assert loaded == content
+    assert list(map(type, loaded)) == list(map(type, content))
+
+
+class Called:
+    """Is pickled as a call, and maybe a state."""
+
+    def __init__(self, *reduced):
+        self.reduced = reduced
+
+    def __reduce__(self):
+        return self.reduced
+
+
+RECONSTRUCT = np.zeros(1).__reduce__()[0]
+SCALAR = np.float32(0).__reduce__()[0]
+
+
+def array_of(dtype, raw, shape=(4,)):
+    return Called(RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, shape, dtype, False, raw))
+
+
+WRONG = {
+    "objects without their flag": array_of(
+        Called(np.dtype, ("O8", False, True), (3, "|", None, None, None, 8, 8, 0)), b"A" * 32
+    ),
+    "objects of bytes": array_of(np.dtype(object), b"A" * 32),
+    "numbers of a list": array_of(np.dtype("f8"), [1.0, 2.0, 3.0, 4.0]),
+    "too few bytes": array_of(np.dtype("f8"), b"A" * 31),
+    "too few objects": array_of(np.dtype(object), [1]),
+    "a negative side": array_of(np.dtype("f8"), b"", (-1, 0)),
+    "values without a byte": array_of(np.dtype("S0"), b"", (2**50,)),
+    "an object of bytes": Called(SCALAR, (np.dtype(object), b"A" * 8)),
+    "records": np.zeros(2, [("a", "f4")]),
+    "times": np.zeros(2, "M8[s]"),
+    "another size": array_of(
+        Called(np.dtype, ("f4", False, True), (3, "<", None, None, None, 8, 8, 0)), b"A" * 32
+    ),
+    "an array called": Called(np.ndarray, ((4,),)),
+    "an array itself": np.ndarray,
+    "a long bytearray": Called(bytearray, (2**60,)),
+    "a state of a list": Called(list, (), {"a": 1}),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
+def test_no_array_is_built_of_what_does_not_fit(tmp_path, wrong):
+    with pytest.raises(InputError, match=r"a\.pkl: refused, the pickle asks for"):
+        load(dump(tmp_path / "a.pkl", {"x": wrong}, 2))
+
+
+def doubled(value, levels=40):
+    for _ in range(levels):
+        value = type(value)([value, value])
+    return value
+
+
+def deep(levels):
+    value = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def test_values_that_are_shared_count_each_time(tmp_path):
+    objects = np.empty(1, object)
+    objects[0] = doubled([])
+    for content in (doubled([]), {"a": doubled((1,))}, objects):
+        path = dump(tmp_path / "a.pkl", content)
+        assert path.stat().st_size < 3000
+        with pytest.raises(InputError, match="MiB of memory; allowed: 16384, which largest_mib"):
+            load(path)
+    array = np.zeros(2**17)
+    path = dump(tmp_path / "b.pkl", [array] * 3)
+    assert len(load(path, largest_mib=4)) == 3
+    with pytest.raises(InputError, match="largest_mib"):
+        load(path, largest_mib=2)
+
+
+def test_tuples_in_tuples_are_no_keys(tmp_path):
+    mark, memo = b"(", b"]q\x00"  # a key is made by hand: to hash it would take for ever
+    key = b"K\x01\x85" + b"2\x86" * 60
+    for path, content in (
+        (tmp_path / "a.pkl", b"\x80\x02}" + key + b"K\x01s."),
+        (tmp_path / "b.pkl", b"\x80\x04\x8f" + mark + key + b"\x90."),
+        (tmp_path / "c.pkl", b"\x80\x02}" + memo + b"K\x01s."),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="as a key, or in a set"):
+            load(path)
+
+
+def test_containers_that_hold_themselves(tmp_path):
+    own, table = [], {}
+    own.append(own)
+    table["a"] = [table]
+    for content in (own, table):
+        with pytest.raises(InputError, match="hold themselves"):
+            load(dump(tmp_path / "a.pkl", content))
+
+
+def test_depth(tmp_path):
+    assert load(dump(tmp_path / "a.pkl", deep(90))) == deep(90)
+    many = b"\x80\x02" + b"(" * 50000 + b"t" * 50000 + b"."
+    (tmp_path / "b.pkl").write_bytes(many)
+    # At first sight each list is less than 100 deep, and only together they are more.
+    lists = [deep(60)]
+    lists.append([*deep(60), lists[0]])
+    joined = lists[0]
+    for _ in range(60):
+        joined = [joined]
+    for path in (tmp_path / "b.pkl", dump(tmp_path / "c.pkl", [*lists, joined])):
+        with pytest.raises(InputError, match="more than 100 in each other"):
+            load(path)
+
+
+def test_a_text_that_is_encoded_again_and_again(tmp_path):
+    text = b"X" + (2**20).to_bytes(4, "little") + b"a" * 2**20
+    again = b"c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R"
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02" + text + b"q\x00" + again * 20 + b".")
+    with pytest.raises(InputError, match="largest_mib"):
+        load(tmp_path / "a.pkl", largest_mib=10)
+
+
+@pytest.mark.parametrize(
+    "opcodes",
+    [b"P1\n.", b"K\x01Q.", b"(i__main__\nA\n.", b"\x82\x01.", b")\x81.", b"(o.", b"\x97."],
+    ids=["persistent", "persistent of the stack", "instance", "extension", "new", "obj", "buffer"],
+)
+def test_other_opcodes_are_refused(tmp_path, opcodes):
+    (tmp_path / "a.pkl").write_bytes(opcodes)
+    with pytest.raises(InputError, match=r"a\.pkl: refused, the pickle asks for"):
+        load(tmp_path / "a.pkl")
+
+
+def test_a_length_that_the_file_does_not_have(tmp_path):
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x04\x8e" + (2**60).to_bytes(8, "little") + b"a.")
+    with pytest.raises(InputError, match="not a whole pickle"):
+        load(tmp_path / "a.pkl")

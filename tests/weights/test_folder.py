@@ -111,6 +111,17 @@ def test_more_layers_than_there_are(whole):
     refused(whole, r"lacks 16 tensors .*text_model.encoder.layers.3.layer_norm1.weight")
 
 
+@pytest.mark.parametrize("tower", ["text_config", "vision_config"])
+@pytest.mark.parametrize(
+    "changes", [{"hidden_size": 10**7, "num_attention_heads": 1}, {"num_hidden_layers": 10**7}]
+)
+def test_a_config_that_asks_for_more_than_any_memory_holds(whole, tower, changes):
+    edit(whole / "config.json", lambda c: c[tower].update(changes))
+    (whole / FILE).unlink()
+    save_file({"other": np.zeros(1000, np.float32)}, whole / FILE)
+    refused(whole, r"lacks \d+ tensors that config.json asks for")
+
+
 def test_broken_index(shards):
     index = shards / INDEX
     good = json.loads(index.read_text())

@@ -199,8 +199,23 @@ class ImageFiles(Group):
 
 
 @dataclasses.dataclass(frozen=True)
+class RawFiles(Group):
+    """What raw files may ask for when they are prepared on first use.
+
+    Attributes:
+      largest_mib: see `affectjax.data.prepare.clip_storage.Storage`.
+    """
+
+    largest_mib: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._at_least(largest_mib=0)
+
+
+@dataclasses.dataclass(frozen=True)
 class OutsideFiles(Group):
-    """Files that a table names.
+    """Files that another one names: a table of clips, a modalities.json, a link in a folder.
 
     Attributes:
       allow_outside: see `affectjax.data.prepare.clip_storage.Storage`.
@@ -393,7 +408,7 @@ class Loading(Group):
 @dataclasses.dataclass(frozen=True)
 class DataConfig(
     *(Loading, Modalities, Missing, FewerClasses, Labels, Runs, Splits),
-    *(OutsideFiles, ImageFiles, ImageEncoding, Sentences, Sound, Frames),
+    *(OutsideFiles, RawFiles, ImageFiles, ImageEncoding, Sentences, Sound, Frames),
     *(FeatureSequences, FeatureFiles, Source),
 ):
     """All groups of keys of one data set; those that it does not read have their defaults."""
@@ -449,7 +464,8 @@ def parts(
     made_by_code = dataset.generate is not None
     found: list[type[Group]] = [Source]
     if section.get("view", SEQUENCES) == SEQUENCES:
-        found += [FeatureSequences] if made_by_code else [FeatureFiles, FeatureSequences]
+        found += [] if made_by_code else [FeatureFiles, RawFiles, OutsideFiles]
+        found += [FeatureSequences]
         found += [Sentences] if section.get("words") else []
     else:
         named = (source,) if source else tuple(section.get("modalities", ()))
@@ -458,6 +474,7 @@ def parts(
         found += [Sound] if "audio" in used else []
         if "vision" in used:
             found += [Frames, ImageEncoding, *([] if made_by_code else [ImageFiles])]
+        found += [] if made_by_code else [RawFiles]
         found += [OutsideFiles] if dataset.takes_outside else []
     found += [Splits, Labels, Loading]
     return tuple(found if source else [*found, Runs, Missing, Modalities, *more])

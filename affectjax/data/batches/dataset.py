@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from affectjax.data import archives
 from affectjax.data.batches import inputs as inputs_lib
 from affectjax.data.batches import missing
 from affectjax.data.batches.config import DataConfig
@@ -385,12 +386,11 @@ def save_statistics(statistics: Mapping[str, Any], path: Path) -> None:
 
 
 def load_statistics(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Returns what `save_statistics` wrote."""
+    """Returns what `save_statistics` wrote; an InputError where the file is no such thing."""
     statistics: dict[str, dict[str, np.ndarray]] = {}
-    with np.load(path, allow_pickle=False) as flat:
-        for key in flat.files:
-            m, kind = key.split("/")
-            statistics.setdefault(m, {})[kind] = flat[key]
+    for key, value in archives.read(path).items():
+        m, _, kind = key.partition("/")
+        statistics.setdefault(m, {})[kind] = value
     return statistics
 
 

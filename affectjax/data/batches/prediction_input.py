@@ -210,7 +210,8 @@ class Reader:
         files = _played(clip)
         sound = clip_storage.sound_file(clip)
         for start, end in windows(max(map(decoding.duration, files), default=0.0), window, hop):
-            seen = {f: decoding.timeline(f, self._storage.keep_frames, start, end) for f in files}
+            count, largest = self._storage.keep_frames, self._storage.picture_mib
+            seen = {f: decoding.timeline(f, count, start, end, largest) for f in files}
             part = Clip(
                 clip.id,
                 None,

@@ -87,6 +87,13 @@ def video_packets(path: Path | str, start: float, end: float) -> int | None:
         return total
 
 
+def picture_size(path: Path | str) -> tuple[int, int]:
+    """Returns width and height as the head of a file with a video stream says; 0 for unknown."""
+    with opened(path) as container:
+        stream = track(container, "video")
+        return (0, 0) if stream.codec_context is None else (stream.width, stream.height)
+
+
 def timed(path: Path | str, kind: str, start: float) -> Iterator[tuple[float, Any]]:
     """Yields (seconds, frame) of a stream, from a place at or before `start`, in order.
 

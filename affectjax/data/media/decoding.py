@@ -5,6 +5,9 @@ the frames that it returns. A file that was cut, as by a broken download, gives 
 the cut as long as its container can be opened at all: mkv, webm, wav, mp3 can, an mp4 without its
 index cannot. Packets that do not decode are passed over, as players do.
 
+What a file says of its size is checked before memory is taken: `largest_mib` is the most of one
+picture, in MiB of uint8 RGB; what is returned may have `limits.CLIP` times as much.
+
 Letters: T frames, H height, W width, S samples.
 """
 
@@ -20,7 +23,9 @@ import av
 import cv2
 import numpy as np
 
-from affectjax.data.media import containers
+from affectjax.data import limits
+from affectjax.data.limits import LARGEST_PICTURE_MIB
+from affectjax.data.media import containers, image_heads
 from affectjax.errors import InputError
 from affectjax.modalities import SAMPLE_RATE
 
@@ -28,6 +33,9 @@ IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 _KINDS = "jpg, png, bmp, webp, tif, gif"
 # Sound codecs need some packets before the wanted one to be exact: 80 ms for Opus, less elsewhere.
 PREROLL = 0.2
+# Samples a second of a sound that is none of these would become thousands, or need a filter that
+# no memory holds.
+RATES = (1000, 768000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,48 +61,63 @@ def middles(total: int, count: int) -> list[int]:
     return [(2 * i + 1) * total // (2 * count) for i in range(count)]
 
 
-def frames(path: Path | str, count: int) -> np.ndarray:
+def frames(path: Path | str, count: int, largest_mib: float = LARGEST_PICTURE_MIB) -> np.ndarray:
     """Returns `[T, H, W, 3]` uint8 RGB of a folder of images, an image file or a video file.
 
     Args:
       path: the file or folder.
       count: most frames; those in the middle of so many equal segments are taken.
+      largest_mib: the most of one picture.
 
     Raises:
-      InputError: the path cannot be read as any of the three.
+      InputError: the path cannot be read as any of the three, or has a larger picture.
     """
     path = Path(path)
     if path.is_dir():
-        return folder(path, count)
-    return image(path)[None] if path.suffix.lower() in IMAGES else video(path, count)
+        return folder(path, count, largest_mib)
+    if path.suffix.lower() in IMAGES:
+        return image(path, largest_mib)[None]
+    return video(path, count, largest_mib)
 
 
-def image(path: Path | str) -> np.ndarray:
+def image(path: Path | str, largest_mib: float = LARGEST_PICTURE_MIB) -> np.ndarray:
     """Returns an image file as `[H, W, 3]` uint8 RGB, turned as its EXIF orientation says.
 
     Of a gif that moves it is the first picture.
 
+    Args:
+      path: the file.
+      largest_mib: the most that it may take.
+
     Raises:
-      InputError: the file is missing, empty or no image.
+      InputError: the file is missing, empty, no image or larger.
     """
-    data = np.frombuffer(containers.existing(path).read_bytes(), np.uint8)
-    try:
-        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    except cv2.error:
-        decoded = None
+    data = containers.existing(path).read_bytes()
+    size, decoded = image_heads.size(data), None
+    if size is not None:
+        _check_picture(*size, largest_mib, path)
+        try:
+            decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        except cv2.error:
+            decoded = None
     if decoded is None:
         raise InputError(f"{path}: cannot be read as an image; allowed: {_KINDS}")
     return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
 
 
-def folder(path: Path | str, count: int) -> np.ndarray:
+def folder(path: Path | str, count: int, largest_mib: float = LARGEST_PICTURE_MIB) -> np.ndarray:
     """Returns `[T, H, W, 3]` uint8 RGB of a folder's images, in the natural order of their names.
 
     Natural: frame2 before frame10. Hidden files and other kinds are passed over. Images of
     another size than the first are fitted into it (`fit`).
 
+    Args:
+      path: the folder.
+      count: most frames, chosen as by `video`.
+      largest_mib: the most of one picture.
+
     Raises:
-      InputError: no such folder, no image in it, or one that cannot be read.
+      InputError: no such folder, no image in it, or one that cannot be read or is larger.
     """
     path = Path(path)
     if not path.is_dir():
@@ -103,21 +126,34 @@ def folder(path: Path | str, count: int) -> np.ndarray:
     if not files:
         raise InputError(f"{path}: the folder holds no image; allowed: {_KINDS}")
     files.sort(key=lambda p: (_natural(p.name), p.name))
-    chosen = [image(files[i]) for i in middles(len(files), count)]
-    return np.stack([fit(x, *chosen[0].shape[:2]) for x in chosen])
+    chosen: list[np.ndarray] = []
+    places = middles(len(files), count)
+    for place in places:
+        picture = image(files[place], largest_mib)
+        first = chosen[0] if chosen else picture
+        if not chosen:
+            limits.check(len(places) * first.nbytes, limits.CLIP * largest_mib, f"{path}: frames")
+        chosen.append(fit(picture, *first.shape[:2]))
+    return np.stack(chosen)
 
 
-def video(path: Path | str, count: int) -> np.ndarray:
+def video(path: Path | str, count: int, largest_mib: float = LARGEST_PICTURE_MIB) -> np.ndarray:
     """Returns `[T, H, W, 3]` uint8 RGB: the middle frame of `count` equal segments of a video.
 
     Segments are of frames that decode, by their number, not of seconds; where there are fewer than
     `count`, all are returned. Frames are turned as the container's rotation says, to the nearest
     quarter. A file cut in the middle that can be opened gives the frames before the cut.
 
+    Args:
+      path: the file.
+      count: most frames.
+      largest_mib: the most of one picture.
+
     Raises:
-      InputError: the file is missing, empty, not media, without a video stream or without frames.
+      InputError: the file is missing, empty, not media, without a video stream or without frames,
+        or has larger ones.
     """
-    found = _choose(path, count)
+    found = _choose(path, count, largest_mib)
     if found is None:
         raise InputError(f"{path}: has no video stream, so no frames")
     if not len(found):
@@ -125,7 +161,9 @@ def video(path: Path | str, count: int) -> np.ndarray:
     return found
 
 
-def audio(path: Path | str, seconds: float | None = None) -> np.ndarray | None:
+def audio(
+    path: Path | str, seconds: float | None = None, largest_mib: float = LARGEST_PICTURE_MIB
+) -> np.ndarray | None:
     """Returns the sound `[S]` as float32 in [-1, 1], mono, 16 kHz; None where there is none.
 
     Channels are mixed with weights that sum to one, so that the mix cannot clip.
@@ -133,12 +171,13 @@ def audio(path: Path | str, seconds: float | None = None) -> np.ndarray | None:
     Args:
       path: a sound file, or a video file with a sound track.
       seconds: take only so much from the start.
+      largest_mib: of one picture; the sound may take `limits.CLIP` times as much.
 
     Raises:
-      InputError: the file is missing, empty or not media, or its sound cannot be decoded.
+      InputError: the file is missing, empty, not media or longer, or its sound cannot be decoded.
     """
     samples = sys.maxsize if seconds is None else round(seconds * SAMPLE_RATE)
-    heard = _sound(path, -math.inf, samples)
+    heard = _sound(path, -math.inf, samples, largest_mib)
     if heard is None:
         with containers.opened(path) as container:
             stream = containers.track(container, "audio")
@@ -147,7 +186,13 @@ def audio(path: Path | str, seconds: float | None = None) -> np.ndarray | None:
     return heard
 
 
-def timeline(path: Path | str, count: int, start: float, end: float) -> Stretch:
+def timeline(
+    path: Path | str,
+    count: int,
+    start: float,
+    end: float,
+    largest_mib: float = LARGEST_PICTURE_MIB,
+) -> Stretch:
     """Returns the frames and the sound of the stretch [start, end) of a video or sound file.
 
     Decoding starts at the key frame before the stretch where the container can seek, else at the
@@ -159,16 +204,17 @@ def timeline(path: Path | str, count: int, start: float, end: float) -> Stretch:
       count: most frames, chosen as by `video`.
       start: seconds from the start of the file.
       end: seconds from the start of the file.
+      largest_mib: the most of one picture.
 
     Raises:
-      InputError: the file cannot be read, or the stretch is empty.
+      InputError: the file cannot be read or has larger pictures, or the stretch is empty.
     """
     if not 0 <= start < end:
         raise InputError(
             f"{path}: stretch from {start:g} s to {end:g} s; allowed: 0 <= start < end"
         )
-    found = _choose(path, count, start, end)
-    heard = _sound(path, start, round((end - start) * SAMPLE_RATE))
+    found = _choose(path, count, largest_mib, start, end)
+    heard = _sound(path, start, round((end - start) * SAMPLE_RATE), largest_mib)
     return Stretch(found if found is not None and len(found) else None, heard)
 
 
@@ -247,26 +293,41 @@ def _between(path: Path | str, start: float, end: float) -> Iterator[av.VideoFra
 
 
 def _choose(
-    path: Path | str, count: int, start: float = -math.inf, end: float = math.inf
+    path: Path | str,
+    count: int,
+    largest_mib: float,
+    start: float = -math.inf,
+    end: float = math.inf,
 ) -> np.ndarray | None:
     """Returns `[T, H, W, 3]`: the middle frames of [start, end); None without a video stream."""
     total = containers.video_packets(path, start, end)
     if total is None:
         return None
-    kept, seen = _keep(path, middles(total, count), start, end)
+    _check_picture(*containers.picture_size(path), largest_mib, path)
+    kept, seen = _keep(path, middles(total, count), largest_mib, start, end)
     if seen != total:  # packets that show nothing, or show more than once: now the number is known
-        kept, _ = _keep(path, middles(seen, count), start, end)
+        kept, _ = _keep(path, middles(seen, count), largest_mib, start, end)
     return kept
 
 
-def _keep(path: Path | str, places: list[int], start: float, end: float) -> tuple[np.ndarray, int]:
+def _check_picture(width: int, height: int, largest_mib: float, path: Path | str) -> None:
+    """Raises InputError for a picture that would be larger than allowed."""
+    limits.check(3 * width * height, largest_mib, f"{path}: a picture of {width} x {height} pixels")
+
+
+def _keep(
+    path: Path | str, places: list[int], largest_mib: float, start: float, end: float
+) -> tuple[np.ndarray, int]:
     """Returns the frames `[T, H, W, 3]` at these places of [start, end), and how many it has."""
     kept, filled, seen = np.empty((0, 0, 0, 3), np.uint8), 0, 0
     wanted = set(places)
     for seen, frame in enumerate(_between(path, start, end), 1):
         if seen - 1 in wanted:
+            _check_picture(frame.width, frame.height, largest_mib, path)
             picture = _rgb(frame)
             if not filled:
+                size = len(places) * picture.nbytes
+                limits.check(size, limits.CLIP * largest_mib, f"{path}: {len(places)} frames")
                 kept = np.empty((len(places), *picture.shape), np.uint8)
             kept[filled] = fit(picture, *kept.shape[1:3])
             filled += 1
@@ -279,7 +340,7 @@ def _rgb(frame: av.VideoFrame) -> np.ndarray:
     return np.rot90(frame.to_ndarray(format="rgb24"), quarters)
 
 
-def _sound(path: Path | str, start: float, samples: int) -> np.ndarray | None:
+def _sound(path: Path | str, start: float, samples: int, largest_mib: float) -> np.ndarray | None:
     """Returns at most so many samples `[S]` from `start` on; None where there is no sound.
 
     From the first sample where `start` is -inf; zeros stand where the sound begins after `start`.
@@ -293,6 +354,7 @@ def _sound(path: Path | str, start: float, samples: int) -> np.ndarray | None:
     for block in _mono(path, (frame for _, frame in itertools.chain((first,), timed))):
         blocks.append(block)
         total += len(block)
+        limits.check(block.itemsize * total, limits.CLIP * largest_mib, f"{path}: its sound")
         if total >= lead + samples:
             break
     heard = np.concatenate(blocks)[max(0, lead) : max(0, lead + samples)]
@@ -302,12 +364,26 @@ def _sound(path: Path | str, start: float, samples: int) -> np.ndarray | None:
 def _mono(path: Path | str, frames: Iterator[av.AudioFrame]) -> Iterator[np.ndarray]:
     """Yields sound frames as blocks `[S]` float32, mono, 16 kHz; their format may change midway."""
     setup = lambda frame: (frame.format.name, frame.layout.name, frame.sample_rate)  # noqa: E731
-    for (name, _, _), same in itertools.groupby(frames, setup):
+    for (name, layout, rate), same in itertools.groupby(frames, setup):
+        if not RATES[0] <= rate <= RATES[1]:
+            raise InputError(
+                f"{path}: its sound has {rate} samples a second; allowed: {RATES[0]} to {RATES[1]}"
+            )
         real = name.startswith(("flt", "dbl"))
         # To integers: for them the mix is scaled to sum to one, and cannot leave [-1, 1].
         resampler = av.AudioResampler("s32", "mono", SAMPLE_RATE)
         for frame in itertools.chain(same, (None,)):
             if frame and real and not np.isfinite(frame.to_ndarray()).all():
                 raise InputError(f"{path}: its sound holds samples that are not finite numbers")
-            for block in resampler.resample(frame):
+            for block in _resampled(resampler, frame, f"{path}: its sound of {layout}"):
                 yield block.to_ndarray()[0].astype(np.float32) / 2**31
+
+
+def _resampled(
+    resampler: av.AudioResampler, frame: av.AudioFrame | None, where: str
+) -> list[av.AudioFrame]:
+    """Returns what a frame becomes; an InputError for channels that nobody knows how to mix."""
+    try:
+        return resampler.resample(frame)
+    except av.error.FFmpegError as error:
+        raise InputError(f"{where} cannot be mixed to one channel ({error.strerror})") from error

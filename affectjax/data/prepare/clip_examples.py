@@ -94,7 +94,8 @@ class ClipExamples(Examples):
         """Yields what the doctor sees of a split; opens its files, but does not decode them."""
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             listed = usable(self._clips[split], split, self._spec, self._skipped, self._name)
-            for clip, label, has in pool.map(_probe, listed):
+            probe = functools.partial(_probe, largest_mib=self._storage.picture_mib)
+            for clip, label, has in pool.map(probe, listed):
                 if isinstance(has, str) or not has:
                     self._skipped.skip(self._name, split, clip.id, has or _NOTHING)
                 else:
@@ -102,7 +103,9 @@ class ClipExamples(Examples):
                     yield Seen(clip.id, label, has, words, clip.folds)
 
 
-def _probe(listed: tuple[Clip, np.ndarray]) -> tuple[Clip, np.ndarray, frozenset[str] | str]:
+def _probe(
+    listed: tuple[Clip, np.ndarray], largest_mib: float
+) -> tuple[Clip, np.ndarray, frozenset[str] | str]:
     """Returns a clip without its arrays, and the modalities that it has, or what cannot be read."""
     clip, label = listed
     there = {
@@ -112,18 +115,20 @@ def _probe(listed: tuple[Clip, np.ndarray]) -> tuple[Clip, np.ndarray, frozenset
     }
     bare = dataclasses.replace(clip, frames=None, waveform=None)
     try:
-        there["vision"] |= clip.video is not None and _has_frames(clip.video)
+        there["vision"] |= clip.video is not None and _has_frames(clip.video, largest_mib)
         sound = sound_file(clip)
-        there["audio"] |= sound is not None and decoding.audio(sound, _MOMENT) is not None
+        there["audio"] |= (
+            sound is not None and decoding.audio(sound, _MOMENT, largest_mib) is not None
+        )
     except (InputError, OSError) as error:
         return bare, label, str(error)
     return bare, label, frozenset(m for m, here in there.items() if here)
 
 
-def _has_frames(path: Path) -> bool:
+def _has_frames(path: Path, largest_mib: float) -> bool:
     """Returns whether there is a picture; of a video only the head is read."""
     if path.is_dir() or path.suffix.lower() in decoding.IMAGES:
-        return len(decoding.frames(path, 1)) > 0
+        return len(decoding.frames(path, 1, largest_mib)) > 0
     return decoding.has_video(path)
 
 

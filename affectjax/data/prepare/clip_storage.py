@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from affectjax.data import limits
 from affectjax.data.clip import Clip
 from affectjax.data.media import codec, decoding, faces
 from affectjax.errors import InputError
@@ -26,6 +27,8 @@ class Storage:
       image_encoding: "png", which is exact, "jpeg" of quality 95, or "auto": png for a set made by
         code, else jpeg.
       allow_outside: whether the files of one's own set may lie outside its folder.
+      largest_mib: the most MiB of memory that a raw file may take: of clips one picture of it, of
+        feature sequences its arrays. 0 is 512 for the former and 16384 for the latter.
     """
 
     image_size: int = 224
@@ -33,8 +36,11 @@ class Storage:
     detector: str = "cascade"
     image_encoding: str = "auto"
     allow_outside: bool = False
+    largest_mib: float = 0.0
 
     def __post_init__(self):
+        if not self.largest_mib >= 0:
+            raise InputError(f"largest_mib is {self.largest_mib}; allowed: 0 or more")
         for key in ("image_size", "keep_frames"):
             if getattr(self, key) < 1:
                 raise InputError(f"{key} is {getattr(self, key)}; allowed: 1 or more")
@@ -42,6 +48,16 @@ class Storage:
             raise InputError(
                 f"image_encoding is {self.image_encoding!r}; allowed: {', '.join(ENCODINGS)}"
             )
+
+    @property
+    def picture_mib(self) -> float:
+        """Returns the most MiB of one picture."""
+        return self.largest_mib or limits.LARGEST_PICTURE_MIB
+
+    @property
+    def limits(self) -> limits.Limits:
+        """Returns what a file of feature sequences may do."""
+        return limits.Limits(self.largest_mib or limits.LARGEST_MIB, self.allow_outside)
 
     def resolved(self, generated: bool) -> "Storage":
         """Returns the storage with "auto" replaced, and without a detector for generated clips.
@@ -89,12 +105,12 @@ def decode(
     if clip.frames is not None:
         frames = clip.frames[codec.choose(len(clip.frames), storage.keep_frames)]
     elif clip.video is not None:
-        frames = decoding.frames(clip.video, storage.keep_frames)
+        frames = decoding.frames(clip.video, storage.keep_frames, storage.picture_mib)
     if len(frames) and not generated:
         frames, crop = faces.crop(frames, detector, storage.image_size)
         found = None if detector is None else crop.faces
     images = tuple(codec.encode(frame, storage.image_encoding) for frame in frames)
-    return Decoded(images, _sound(clip), found)
+    return Decoded(images, _sound(clip, storage.picture_mib), found)
 
 
 def sound_file(clip: Clip) -> Path | None:
@@ -104,9 +120,9 @@ def sound_file(clip: Clip) -> Path | None:
     return None if clip.video.suffix.lower() in decoding.IMAGES else clip.video
 
 
-def _sound(clip: Clip) -> np.ndarray:
+def _sound(clip: Clip, largest_mib: float) -> np.ndarray:
     """Returns the sound of a clip `[S]` int16, S 0 where it has none."""
     sound, file = clip.waveform, sound_file(clip)
     if sound is None and file is not None:
-        sound = decoding.audio(file)
+        sound = decoding.audio(file, largest_mib=largest_mib)
     return codec.quantize(np.zeros(0) if sound is None else sound)

@@ -92,6 +92,7 @@ def _of_sequences(wanted: Request) -> Plan:
             wanted.format,
             max_length=wanted.limits,
             skipped=skipped,
+            limits=(wanted.storage or Storage()).limits,
         )
 
     def read() -> Examples:
@@ -132,6 +133,8 @@ def _of_clips(wanted: Request) -> Plan:
         own = [checksum(detector)] if detector.is_file() else []
         whole = hash_of([*own, *map(clip_stamp, listed)])
         how = dataclasses.asdict(storage) | {"detector": detector.name}
+        if not storage.largest_mib:  # folders from before there was a limit stay what they are
+            del how["largest_mib"]
     options = {
         "name": wanted.name,
         "view": CLIPS,

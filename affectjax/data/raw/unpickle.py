@@ -1,39 +1,56 @@
 """Pickles of other people, read without running anything that they bring along.
 
-A pickle is a program. This reader lets it build NumPy arrays and plain containers, refuses every
-other name that it asks for, and so cannot be made to import or call anything else.
+A pickle is a program. Its opcodes are interpreted here (`pickle_opcodes`), for NumPy arrays,
+numbers, text and plain containers alone; it cannot be made to import, call or build anything else.
+
+Containers may refer to the same value again and again, so a short pickle can stand for more than
+any memory holds. What it holds counts as it would if each reference were a copy.
 """
 
-import collections
-import pickle
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from affectjax.data import limits
+from affectjax.data.raw.pickle_arrays import Array, Refused
+from affectjax.data.raw.pickle_opcodes import Name, interpret
 from affectjax.errors import InputError
 
+# Containers in containers; arrays in lists in dictionaries of splits need four.
+_DEEPEST = 100
+_VALUE = 8  # bytes that a number or a reference counts
 
-def load(path: str | Path) -> Any:
+
+def load(path: str | Path, largest_mib: float = limits.LARGEST_MIB) -> Any:
     """Returns the object in a pickle of NumPy arrays, numbers, text and plain containers.
 
     Pickles of Python 2 load too: their text comes as latin-1 `str`. Dictionary keys that are bytes
-    become text, at every depth.
+    become text, at every depth. Arrays cannot be written to. Those of objects hold any of the
+    values above; those of records are refused.
 
     Args:
       path: the pickle.
+      largest_mib: MiB that its content may take, shared values counted each time.
 
     Raises:
-      InputError: when the file is missing, is no whole pickle, or asks for anything else; the
-        sentence names what it asked for.
+      InputError: when the file is missing, is no whole pickle, is larger than that, has containers
+        that hold themselves, or asks for anything else; the sentence names what it asked for.
     """
     path = Path(path)
     try:
         with path.open("rb") as file:
-            # Python 2 wrote array bytes as its `str`: latin-1 is the one encoding that keeps them.
-            content = _Unpickler(file, path).load()
+            content = interpret(file, largest_mib * limits.MIB)
+        return _Plain(path, largest_mib).of(content)
     except InputError:
         raise
+    except Refused as error:
+        raise InputError(
+            f"{path}: refused, the pickle asks for {error}; only NumPy arrays, numbers, text and"
+            " plain containers are allowed"
+        ) from error
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except OSError as error:
@@ -43,90 +60,98 @@ def load(path: str | Path) -> Any:
             f"{path}: not a whole pickle ({type(error).__name__}: {error})"
             "; it may be truncated or of another format"
         ) from error
-    return _text_keys(content)
 
 
-def load_splits(path: Path) -> dict[str, dict]:
+def load_splits(path: Path, largest_mib: float = limits.LARGEST_MIB) -> dict[str, dict]:
     """Returns a pickle that is a dictionary of splits, each a dictionary of arrays.
 
     Args:
       path: the pickle.
+      largest_mib: see `load`.
 
     Raises:
       InputError: when it is something else, or see `load`.
     """
-    content = load(path)
+    content = load(path, largest_mib)
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
         raise InputError(f"{path}: expected a dictionary of splits, each a dictionary of arrays")
     return {str(name): part for name, part in content.items()}
 
 
-class _Unpickler(pickle.Unpickler):
-    """An unpickler that knows the names in `_ALLOWED` and no others."""
+class _Plain:
+    """Makes plain values of what was interpreted, each once, and counts each reference to them."""
 
-    def __init__(self, file, path: Path):
-        super().__init__(file, encoding="latin1")
-        self._path = path
+    def __init__(self, path: Path, largest_mib: float):
+        self._path, self._largest = path, largest_mib
+        # By identity: the value, its bytes, how deep it is, and what it was made of, kept alive.
+        self._known: dict[int, tuple[Any, int, int, Any]] = {}
+        self._open: set[int] = set()
 
-    def find_class(self, module: str, name: str) -> Any:
-        """Returns the object of an allowed name, and refuses all others.
+    def of(self, value: Any) -> Any:
+        """Returns the plain value of a whole pickle."""
+        return self._visit(value, 0)[0]
 
-        Args:
-          module: the module that the pickle names.
-          name: the name in it.
-        """
-        found = _ALLOWED.get((module, name))
-        if found is None:
-            raise InputError(
-                f"{self._path}: refused, the pickle asks for {module}.{name}; only NumPy arrays,"
-                " numbers, text and plain containers are allowed"
-            )
+    def _visit(self, value: Any, depth: int) -> tuple[Any, int, int]:
+        """Returns the plain value, its bytes, and how many containers deep it is."""
+        if isinstance(value, Name):
+            raise Refused(f"{value.words} itself")
+        if isinstance(value, Array) and not isinstance(value.content, list):
+            if value.dtype is None:
+                raise Refused("an array without content")
+            return value.plain(), self._within(_VALUE + value.size), 0
+        if isinstance(value, str | bytes | bytearray | np.generic):
+            size = value.nbytes if isinstance(value, np.generic) else len(value)
+            return value, _VALUE + size, 0
+        if not isinstance(value, dict | list | tuple | set | frozenset | Array):
+            return value, _VALUE, 0
+        if id(value) in self._known:
+            return self._known[id(value)][:3]
+        if id(value) in self._open or depth > _DEEPEST:
+            raise self._nested()
+        self._open.add(id(value))
+        found = self._container(value, depth + 1)
+        self._open.remove(id(value))
+        self._known[id(value)] = (*found, value)
         return found
 
+    def _container(self, value: Any, depth: int) -> tuple[Any, int, int]:
+        """Returns a container of plain values, its bytes, and how deep it is."""
+        if isinstance(value, set | frozenset):
+            return value, self._within(_VALUE * (1 + len(value)) + _lengths(value)), 1
+        inner = value.content if isinstance(value, Array) else value
+        parts, size, height = [], _VALUE, 0
+        for item in inner.values() if isinstance(inner, dict) else inner:
+            part, bytes_of_part, height_of_part = self._visit(item, depth)
+            size, height = size + bytes_of_part, max(height, height_of_part)
+            self._within(size)
+            parts.append(part)
+        if height >= _DEEPEST:
+            raise self._nested()
+        if isinstance(value, Array):
+            if math.prod(value.shape) != len(parts):
+                raise Refused(f"{len(parts)} objects for an array {list(value.shape)}")
+            return value.of_objects(parts), size, height + 1
+        if isinstance(value, dict):
+            size = self._within(size + _VALUE * len(value) + _lengths(value))
+            return dict(zip(map(_text, value), parts, strict=True)), size, height + 1
+        return type(value)(parts), size, height + 1
 
-def _encode(text: str, encoding: str = "latin1") -> bytes:
-    """Returns the bytes that protocols 0 to 2 of Python 3 hide in a text.
+    def _within(self, size: int) -> int:
+        """Returns a size that is allowed."""
+        limits.check(size, self._largest, f"{self._path}: its content, shared values copied,")
+        return size
 
-    Args:
-      text: one character a byte.
-      encoding: always latin1 in such pickles; any other would reach the codec registry.
-    """
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"_codecs.encode with {encoding!r}")
-    return text.encode("latin1")
-
-
-def _allowed() -> dict[tuple[str, str], Any]:
-    """Returns what a pickle may name. NumPy's helpers are taken from NumPy's own pickles."""
-    reconstruct = np.zeros(1).__reduce__()[0]
-    frombuffer = np.zeros(1).__reduce_ex__(5)[0]
-    scalar = np.float32(0).__reduce__()[0]
-    allowed: dict[tuple[str, str], Any] = {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("_codecs", "encode"): _encode,
-        ("collections", "OrderedDict"): collections.OrderedDict,
-    }
-    for core in ("numpy.core", "numpy._core"):
-        allowed[f"{core}.multiarray", "_reconstruct"] = reconstruct
-        allowed[f"{core}.multiarray", "scalar"] = scalar
-        allowed[f"{core}.numeric", "_frombuffer"] = frombuffer
-    for builtins in ("builtins", "__builtin__"):
-        for kind in (set, frozenset, bytearray, complex, list, dict, tuple):
-            allowed[builtins, kind.__name__] = kind
-    return allowed
-
-
-_ALLOWED = _allowed()
+    def _nested(self) -> InputError:
+        return InputError(
+            f"{self._path}: has containers that hold themselves, or more than {_DEEPEST} in each"
+            " other"
+        )
 
 
-def _text_keys(value: Any) -> Any:
-    """Returns the value with every bytes key of its dictionaries as text, in place of none else."""
-    if isinstance(value, dict):
-        return {
-            key.decode("utf-8", "replace") if isinstance(key, bytes) else key: _text_keys(item)
-            for key, item in value.items()
-        }
-    if type(value) in (list, tuple) and any(isinstance(item, dict) for item in value):
-        return type(value)(_text_keys(item) for item in value)
-    return value
+def _lengths(values: Iterable[Any]) -> int:
+    """Returns how long the texts among some values are together."""
+    return sum(len(value) for value in values if isinstance(value, str | bytes))
+
+
+def _text(key: Any) -> Any:
+    return key.decode("utf-8", "replace") if isinstance(key, bytes) else key

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from affectjax.data.labels import LabelSpec
+from affectjax.data.limits import Limits
 from affectjax.data.sequences import FeatureSet, Sequences, Split
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
@@ -34,6 +35,7 @@ class Reader(Protocol):
         aligned: bool,
         max_length: Mapping[str, int] | None,
         skipped: SkippedRecords,
+        limits: Limits,
     ) -> FeatureSet:
         """Returns the feature set in a file or folder; see `readers.read`."""
 
@@ -80,6 +82,7 @@ def read(
     *,
     max_length: Mapping[str, int] | None = None,
     skipped: SkippedRecords | None = None,
+    limits: Limits | None = None,
 ) -> FeatureSet:
     """Returns the feature set in a file or folder, checked.
 
@@ -91,12 +94,14 @@ def read(
       format: the reader's name, or `auto` to find it.
       max_length: by modality, how many steps a reader keeps when it pads by itself.
       skipped: takes wrong records; without one the first is an error.
+      limits: how much memory it may take, and whether it may name files outside its folder.
 
     Raises:
       InputError: when no reader knows the path, or the content breaks the contract.
     """
     path = Path(path)
     skipped = SkippedRecords() if skipped is None else skipped
+    limits = Limits() if limits is None else limits
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if format == "auto":
@@ -107,7 +112,8 @@ def read(
                 f" {', '.join(names())}"
             )
         format = found
-    features = get(format).read(path, spec, aligned=aligned, max_length=max_length, skipped=skipped)
+    how = {"aligned": aligned, "max_length": max_length, "skipped": skipped, "limits": limits}
+    features = get(format).read(path, spec, **how)
     validate(features, str(path))
     if aligned:
         features = share_steps(features, str(path))
@@ -235,13 +241,24 @@ def sequence_array(value: object, where: str) -> np.ndarray:
     Raises:
       InputError: when it is not a three-dimensional array of numbers.
     """
-    array = np.asarray(value) if isinstance(value, np.ndarray | list) else np.asarray(None)
+    try:
+        array = np.asarray(value if isinstance(value, np.ndarray | list) else None)
+    except ValueError as error:
+        raise InputError(
+            f"{where}: is a list of arrays of several shapes; expected one array of numbers"
+            " [examples, steps, features], padded"
+        ) from error
     if array.ndim != 3 or array.dtype.kind not in "fiub":
         raise InputError(
             f"{where}: expected an array of numbers [examples, steps, features], got"
             f" {array.dtype} {list(array.shape)}"
         )
     return array if array.dtype.kind == "f" else array.astype(np.float32)
+
+
+def text(value: object) -> str:
+    """Returns what a file holds for a word: text, or the bytes of one in UTF-8."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _validate_sequences(sequences: Sequences, where: str) -> None:

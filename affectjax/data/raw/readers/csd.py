@@ -14,6 +14,10 @@ Cutting: a step belongs to the segment in which the middle of its interval lies,
 end not. Aligned: audio and vision are averaged over the steps whose middle lies in the interval of
 each text step; non-finite values do not count, a word without any step is a row of zeros.
 
+All that is read stands in the files themselves. HDF5 can refer to other files, by external links,
+virtual data sets and external storage, and these are refused; files that modalities.json names, and
+links in the folder, stay in it unless `allow_outside`.
+
 Letters: T steps, D features.
 
 Source: Zadeh et al. 2018, "Multi-attention Recurrent Network for Human Communication
@@ -22,7 +26,9 @@ Comprehension", and the CMU-MultimodalSDK's file format.
 
 import contextlib
 import dataclasses
+import functools
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,6 +36,7 @@ import h5py
 import numpy as np
 
 from affectjax.data.labels import LabelSpec, parse
+from affectjax.data.limits import Limits, check, check_inside
 from affectjax.data.sequences import FeatureSet, Sequences, Split
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
@@ -70,6 +77,7 @@ def read(
     aligned: bool,
     max_length: Mapping[str, int] | None,
     skipped: SkippedRecords,
+    limits: Limits,
 ) -> FeatureSet:
     """Returns the feature set cut from a folder of computational sequences.
 
@@ -80,29 +88,37 @@ def read(
       max_length: by modality, how many steps are kept, the first ones. Without it the longest
         segment decides, which for a whole corpus at audio rate is more than memory holds.
       skipped: takes wrong videos and labels.
+      limits: how much memory each video, and a split, may take, and whether files may lie outside
+        the folder.
 
     Raises:
       InputError: names the file and what is missing in it.
     """
-    limits = dict(max_length or {})
-    if aligned and limits:
-        limits = dict.fromkeys(MODALITIES, min(limits.values()))
+    longest = dict(max_length or {})
+    if aligned and longest:
+        longest = dict.fromkeys(MODALITIES, min(longest.values()))
     folds = _folds(path / "folds.json")
     with contextlib.ExitStack() as stack:
-        tracks = {role: _open(file, stack) for role, file in _files(path).items()}
+        files = _files(path, limits)
+        tracks = {role: _open(file, stack, limits.largest_mib) for role, file in files.items()}
         if aligned and "text" not in tracks:
             raise InputError(f"{path}: to align needs a text .csd, whose intervals are the words")
-        for video in tracks["label"]:
+        for video in tracks["label"].group:
             if not any(video in videos for videos in folds.values()):
                 skipped.skip(str(path), "no fold", video, "stands in no list of folds.json")
         splits = {}
         for name, videos in folds.items():
-            segments = []
+            segments, size = [], 0
             for video in videos:
                 try:
-                    segments += _segments(tracks, video, aligned, limits, skipped)
+                    found = _segments(tracks, video, aligned, longest, skipped)
                 except _WrongEntry as error:
                     skipped.skip(str(path), name, video, str(error))
+                    continue
+                segments += found
+                size += sum(x.nbytes for segment in found for x in segment.arrays.values())
+                check(size, limits.largest_mib, f"{path}: {name}")
+            _check_padded(segments, limits.largest_mib, f"{path}: {name}")
             splits[name] = _split(name, segments, tracks, spec, skipped, path, aligned)
     return FeatureSet(splits)
 
@@ -121,27 +137,30 @@ def _json(path: Path) -> dict:
         raise InputError(
             f'{path}: no such file; it says {{"train": [video ids], "valid": [...], "test": [...]}}'
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not readable JSON ({error})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a JSON object")
     return content
 
 
-def _files(folder: Path) -> dict[str, Path]:
+def _files(folder: Path, limits: Limits) -> dict[str, Path]:
     """Returns the file of each role: label, the modalities, and maybe words."""
     roles = (*_NAMES, "words")
     found: dict[str, Path] = {}
     if (folder / "modalities.json").is_file():
         for role, name in _json(folder / "modalities.json").items():
+            where = f"{folder / 'modalities.json'}: {role}: {name}"
+            check_inside(folder / str(name), folder, where, limits.allow_outside)
             if role not in roles or not (folder / str(name)).is_file():
                 raise InputError(
                     f"{folder / 'modalities.json'}: {role}: {name} is no file of the folder for one"
                     f" of {', '.join(roles)}"
                 )
-            found[role] = folder / name
+            found[role] = folder / str(name)
     else:
         for file in sorted(folder.glob("*.csd")):
+            check_inside(file, folder, str(file), limits.allow_outside)
             role = _role(file)
             if role in found:
                 raise InputError(
@@ -166,29 +185,94 @@ def _role(file: Path) -> str:
     if role == "text":
         with contextlib.ExitStack() as stack:
             track = _open(file, stack)
-            for video in track:
-                features = track[video].get("features")
-                return "words" if features is not None and features.dtype.kind in "SO" else role
+            features = next((x for x in map(track.features, track.group) if x is not None), None)
+            return "words" if features is not None and features.dtype.kind in "SO" else role
     return role
 
 
-def _open(file: Path, stack: contextlib.ExitStack) -> h5py.Group:
-    """Returns the `data` group of a computational sequence."""
+@dataclasses.dataclass(frozen=True)
+class _Track:
+    """The `data` group of a computational sequence."""
+
+    name: str
+    group: h5py.Group
+    largest_mib: float
+
+    def __contains__(self, video: str) -> bool:
+        return video in self.group
+
+    def dataset(self, video: str, key: str) -> h5py.Dataset | None:
+        """Returns the features or the intervals of a video, None where it has none."""
+        entry = self.group.get(video)
+        found = entry.get(key) if isinstance(entry, h5py.Group) else None
+        return found if isinstance(found, h5py.Dataset) else None
+
+    def features(self, video: str) -> h5py.Dataset | None:
+        """Returns the features of a video, None where it has none."""
+        return self.dataset(video, "features")
+
+    def read(self, video: str, key: str) -> np.ndarray:
+        """Returns the features or the intervals of a video as an array."""
+        found = self.dataset(video, key)
+        if found is None:
+            raise _WrongEntry(f"has no features or no intervals in {self.name}")
+        check(found.size * found.dtype.itemsize, self.largest_mib, f"{self.name}: {video}: {key}")
+        try:
+            return found[()]
+        except (OSError, ValueError) as error:
+            raise _WrongEntry(f"cannot be read in {self.name} ({error})") from error
+
+    @functools.cached_property
+    def width(self) -> int:
+        """Returns D, from the first video that has features."""
+        for features in map(self.features, self.group):
+            if features is not None:
+                return features.shape[1] if features.ndim == 2 else 1
+        raise InputError(f"{self.name}: has no features of any video")
+
+
+def _open(file: Path, stack: contextlib.ExitStack, largest_mib: float = math.inf) -> _Track:
+    """Returns the `data` group of a computational sequence that refers to no other file."""
     try:
         content = stack.enter_context(h5py.File(file, "r"))
-    except OSError as error:
+        _check_links(content, file)
+    except (OSError, RuntimeError, KeyError, TypeError) as error:
         raise InputError(f"{file}: is not a readable HDF5 file ({error})") from error
-    roots = [group for group in content.values() if isinstance(group, h5py.Group)]
+    roots = [group for name in content if isinstance(group := content.get(name), h5py.Group)]
     if len(roots) != 1 or not isinstance(roots[0].get("data"), h5py.Group):
         raise InputError(f"{file}: expected one root group with a group `data` in it")
-    return roots[0]["data"]
+    return _Track(file.name, roots[0]["data"], largest_mib)
+
+
+def _check_links(content: h5py.File, file: Path) -> None:
+    """Raises InputError for the first thing in a file that refers to another file."""
+
+    def outside(name: str, link: object) -> str | None:
+        if isinstance(link, h5py.ExternalLink):
+            return f"{name} is a link to another file, {link.filename}"
+        # A soft link is a path in the file; what it leads to is looked at where it stands.
+        found = content[name] if isinstance(link, h5py.HardLink) else None
+        if not isinstance(found, h5py.Dataset):
+            return None
+        if found.is_virtual:
+            names = dict.fromkeys(source.file_name for source in found.virtual_sources())
+            return f"{name} is a virtual data set, of {', '.join(names)}"
+        if found.external:
+            return (
+                f"{name} is stored outside, in {', '.join(str(part[0]) for part in found.external)}"
+            )
+        return None
+
+    reason = content.visititems_links(outside)  # it stops at the first reason
+    if reason is not None:
+        raise InputError(f"{file}: {reason}; only what stands in the file itself is read")
 
 
 def _segments(
-    tracks: dict[str, h5py.Group],
+    tracks: dict[str, _Track],
     video: str,
     aligned: bool,
-    limits: Mapping[str, int],
+    longest: Mapping[str, int],
     skipped: SkippedRecords,
 ) -> list[_Segment]:
     """Returns the segments of one video, cut from all its tracks."""
@@ -204,24 +288,21 @@ def _segments(
         if aligned:
             arrays = _over_words(arrays, cut) if "text" in cut else {}
         for modality, x in arrays.items():
-            if modality in limits and len(x) > limits[modality]:
+            if modality in longest and len(x) > longest[modality]:
                 skipped.cut[modality] = skipped.cut.get(modality, 0) + 1
-                arrays[modality] = x[: limits[modality]]
+                arrays[modality] = x[: longest[modality]].copy()  # a view would keep the whole
         said = _sentence(_inside(*words, span)[0]) if words is not None else ""
         segments.append(_Segment(f"{video}[{k}]", label, arrays, said))
     return segments
 
 
-def _entry(track: h5py.Group, video: str, numbers: bool = True) -> tuple[np.ndarray, np.ndarray]:
+def _entry(track: _Track, video: str, numbers: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """Returns `[T, D]` features and `[T, 2]` intervals of a video, in order of time."""
-    entry = track[video]
-    name = Path(track.file.filename).name
-    if "features" not in entry or "intervals" not in entry:
-        raise _WrongEntry(f"has no features or no intervals in {name}")
-    try:
-        features, intervals = entry["features"][()], np.asarray(entry["intervals"][()], np.float64)
-    except (OSError, ValueError) as error:
-        raise _WrongEntry(f"cannot be read in {name} ({error})") from error
+    name = track.name
+    features, intervals = track.read(video, "features"), track.read(video, "intervals")
+    if intervals.dtype.kind not in "fiu":
+        raise _WrongEntry(f"has intervals of {intervals.dtype} in {name}; expected numbers")
+    intervals = intervals.astype(np.float64)
     if features.ndim == 1:
         features = features[:, None]
     if features.ndim != 2 or intervals.shape != (len(features), 2):
@@ -232,6 +313,11 @@ def _entry(track: h5py.Group, video: str, numbers: bool = True) -> tuple[np.ndar
     if numbers:
         if features.dtype.kind not in "fiu":
             raise _WrongEntry(f"has features of {features.dtype} in {name}; expected numbers")
+        if features.shape[1] != track.width:
+            raise _WrongEntry(
+                f"has {features.shape[1]} features in {name}, where the first video has"
+                f" {track.width}"
+            )
         features = features.astype(np.float32)
     order = np.argsort(intervals.mean(axis=1), kind="stable")
     return features[order], intervals[order]
@@ -287,7 +373,7 @@ def _sentence(words: np.ndarray) -> str:
 def _split(
     name: str,
     segments: list[_Segment],
-    tracks: dict[str, h5py.Group],
+    tracks: dict[str, _Track],
     spec: LabelSpec,
     skipped: SkippedRecords,
     path: Path,
@@ -306,19 +392,19 @@ def _split(
     if aligned:
         longest = dict.fromkeys(names, longest["text"])
     modalities = {
-        m: _pad([s.arrays.get(m) for s in segments], longest[m], _width(tracks[m], m))
-        for m in names
+        m: _pad([s.arrays.get(m) for s in segments], longest[m], tracks[m].width) for m in names
     }
     words = tuple(s.words for s in segments) if "words" in tracks else None
     return Split(ids, label, modalities, words)
 
 
-def _width(track: h5py.Group, modality: str) -> int:
-    """Returns D of a track, from its first entry."""
-    for entry in track.values():
-        if "features" in entry:
-            return entry["features"].shape[1] if entry["features"].ndim == 2 else 1
-    raise InputError(f"{Path(track.file.filename).name}: has no features of {modality}")
+def _check_padded(segments: list[_Segment], largest_mib: float, where: str) -> None:
+    """Raises InputError where a split would take too much memory when it is padded."""
+    for modality in MODALITIES:
+        arrays = [s.arrays[modality] for s in segments if modality in s.arrays]
+        steps, width = (max((x.shape[axis] for x in arrays), default=0) for axis in (0, 1))
+        size = len(segments) * steps * width * np.dtype(np.float32).itemsize
+        check(size, largest_mib, f"{where}: {modality} padded to {steps} steps (see max_length)")
 
 
 def _pad(arrays: list[np.ndarray | None], steps: int, width: int) -> Sequences:

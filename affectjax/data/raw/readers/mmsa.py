@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from affectjax.data.labels import LabelSpec, parse
+from affectjax.data.limits import Limits
 from affectjax.data.raw import readers
 from affectjax.data.raw.unpickle import load_splits
 from affectjax.data.sequences import FeatureSet, Sequences, Split
@@ -42,6 +43,7 @@ def read(
     aligned: bool,
     max_length: Mapping[str, int] | None,
     skipped: SkippedRecords,
+    limits: Limits,
 ) -> FeatureSet:
     """Returns the feature set in one of MMSA's pickles.
 
@@ -52,18 +54,19 @@ def read(
       aligned: unused here; the file is one or the other.
       max_length: unused here; the arrays are padded already.
       skipped: takes records with a wrong label.
+      limits: how much memory the arrays may take.
 
     Raises:
       InputError: names the split and key that are not as above.
     """
     del aligned, max_length
-    splits = load_splits(path)
+    splits = load_splits(path, limits.largest_mib)
     return FeatureSet({n: _split(part, n, path, spec, skipped) for n, part in splits.items()})
 
 
 def _split(part: dict, name: str, path: Path, spec: LabelSpec, skipped: SkippedRecords) -> Split:
     where = f"{path}: {name}"
-    ids = tuple(str(i) for i in _column(part, "id", None, where))
+    ids = tuple(readers.text(i) for i in _column(part, "id", None, where))
     count = len(ids)
 
     def refuse(row: int, reason: str) -> None:
@@ -79,7 +82,7 @@ def _split(part: dict, name: str, path: Path, spec: LabelSpec, skipped: SkippedR
     label = parse(_column(part, key, count, where), spec, refuse)
     transcripts = None
     if part.get("raw_text") is not None:
-        transcripts = tuple(str(t) for t in _column(part, "raw_text", count, where))
+        transcripts = tuple(readers.text(t) for t in _column(part, "raw_text", count, where))
     modalities = {}
     for modality in MODALITIES:
         sequences = _modality(part, modality, count, where)
@@ -105,7 +108,7 @@ def _modality(part: dict, modality: str, count: int, where: str) -> Sequences | 
         key = f"{modality}_lengths"
         return Sequences(x, readers.length_mask(part[key], x, f"{where}: {key}"))
     if bert is not None:
-        bert = np.asarray(bert)
+        bert = readers.sequence_array(bert, f"{where}: text_bert")
         if bert.shape != (count, 3, x.shape[1]):
             raise InputError(
                 f"{where}: text_bert is {list(bert.shape)}, expected"
@@ -127,6 +130,8 @@ def _column(part: dict, key: str, count: int | None, where: str) -> list:
     if part.get(key) is None:
         raise InputError(f"{where}: has no key {key!r}; it has {', '.join(sorted(map(str, part)))}")
     value = part[key]
+    if not isinstance(value, np.ndarray | list | tuple):
+        raise InputError(f"{where}: {key} is a {type(value).__name__}; expected one an example")
     column = value.reshape(-1).tolist() if isinstance(value, np.ndarray) else list(value)
     if count is not None and len(column) != count:
         raise InputError(f"{where}: {key} has {len(column)} examples where id has {count}")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from affectjax.data.labels import LabelSpec, parse
+from affectjax.data.limits import Limits
 from affectjax.data.raw import readers
 from affectjax.data.raw.unpickle import load_splits
 from affectjax.data.sequences import FeatureSet, Sequences, Split
@@ -35,6 +36,7 @@ def read(
     aligned: bool,
     max_length: Mapping[str, int] | None,
     skipped: SkippedRecords,
+    limits: Limits,
 ) -> FeatureSet:
     """Returns the feature set in one of MulT's pickles.
 
@@ -44,24 +46,27 @@ def read(
       aligned: unused here; the file is one or the other.
       max_length: unused here; the arrays are padded already.
       skipped: takes records with a wrong label.
+      limits: how much memory the arrays may take.
 
     Raises:
       InputError: names the split and key that are not as above.
     """
     del aligned, max_length
-    splits = load_splits(path)
+    splits = load_splits(path, limits.largest_mib)
     return FeatureSet({n: _split(part, n, path, spec, skipped) for n, part in splits.items()})
 
 
 def _split(part: dict, name: str, path: Path, spec: LabelSpec, skipped: SkippedRecords) -> Split:
     if "labels" not in part:
-        raise InputError(f"{path}: {name}: has no key 'labels'; it has {', '.join(sorted(part))}")
+        raise InputError(f"{path}: {name}: has no key 'labels'; it has {', '.join(map(str, part))}")
     modalities = {}
     for modality in MODALITIES:
         if part.get(modality) is not None:
             x = readers.sequence_array(part[modality], f"{path}: {name}: {modality}")
             modalities[modality] = Sequences(x, readers.padding_mask(x))
-    labels = np.asarray(part["labels"])
+    labels = part["labels"]
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "fiub" or not labels.ndim:
+        raise InputError(f"{path}: {name}: labels: expected an array of numbers")
     ids = _ids(part.get("id"), name, len(labels), path)
 
     def refuse(row: int, reason: str) -> None:
@@ -92,14 +97,14 @@ def _ids(value: Any, name: str, count: int, path: Path) -> tuple[str, ...]:
         return tuple(f"{name}_{row}" for row in range(count))
     ids = []
     for entry in np.asarray(value, object).tolist():
-        parts = [_text(p) for p in entry] if isinstance(entry, list | tuple) else [_text(entry)]
+        parts = (
+            [readers.text(p) for p in entry]
+            if isinstance(entry, list | tuple)
+            else [readers.text(entry)]
+        )
         if len(parts) not in (1, 3):
             raise InputError(
                 f"{path}: {name}: id has {len(parts)} parts, expected one or video, start, end"
             )
         ids.append(parts[0] if len(parts) == 1 else f"{parts[0]}[{parts[1]}-{parts[2]}]")
     return tuple(ids)
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -13,13 +13,14 @@ Labels are numbers, names of classes, or for binary tasks zeros and ones with bl
 """
 
 import csv
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from affectjax.data import archives
 from affectjax.data.labels import LabelSpec, parse
+from affectjax.data.limits import Limits, check_inside
 from affectjax.data.raw import readers
 from affectjax.data.sequences import FeatureSet, Sequences, Split
 from affectjax.data.skipped import SkippedRecords
@@ -39,6 +40,7 @@ def read(
     aligned: bool,
     max_length: Mapping[str, int] | None,
     skipped: SkippedRecords,
+    limits: Limits,
 ) -> FeatureSet:
     """Returns the feature set in a plain folder.
 
@@ -48,13 +50,14 @@ def read(
       aligned: unused here; the arrays are one or the other.
       max_length: unused here; the arrays are padded already.
       skipped: takes records with a wrong label.
+      limits: how much memory an archive may take, and whether it may be a link out of the folder.
 
     Raises:
       InputError: names the file and the column or array that is not as above.
     """
     del aligned, max_length
     table = read_table(path / "labels.csv")
-    modalities = _modalities(path, len(table["id"]))
+    modalities = _modalities(path, len(table["id"]), limits)
     if not modalities:
         raise InputError(
             f"{path}: has no array of {', '.join(MODALITIES)}; they stand in <modality>.npz or"
@@ -119,12 +122,20 @@ def _split(
     return Split(ids, label, parts, texts)
 
 
-def _modalities(folder: Path, count: int) -> dict[str, Sequences]:
+def _modalities(folder: Path, count: int, limits: Limits) -> dict[str, Sequences]:
     """Returns every modality that the folder has, all splits together."""
-    common = _archive(folder / "features.npz")
+
+    def arrays_of(name: str) -> dict[str, np.ndarray]:
+        file = folder / name
+        if not file.is_file():
+            return {}
+        check_inside(file, folder, str(file), limits.allow_outside)
+        return archives.read(file, limits.largest_mib)
+
+    common = arrays_of("features.npz")
     found = {}
     for modality in MODALITIES:
-        own = _archive(folder / f"{modality}.npz")
+        own = arrays_of(f"{modality}.npz")
         if modality in own and modality in common:
             raise InputError(f"{folder}: {modality} stands in {modality}.npz and in features.npz")
         arrays = own if own else common
@@ -153,14 +164,3 @@ def _sequences(arrays: dict, modality: str, count: int, where: str) -> Sequences
         key = f"{modality}_lengths"
         return Sequences(x, readers.length_mask(arrays[key], x, f"{where}: {key}"))
     return Sequences(x, readers.padding_mask(x))
-
-
-def _archive(path: Path) -> dict[str, np.ndarray]:
-    """Returns the arrays of an archive, none where there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise InputError(f"{path}: is not a NumPy archive of plain arrays ({error})") from error

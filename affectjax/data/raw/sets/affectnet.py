@@ -20,9 +20,9 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from absl import logging
 
+from affectjax.data import archives
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import class_folders, file_lists
@@ -56,6 +56,8 @@ _WORDS = (
         "sadness": "sad",
     }
 )
+
+_LABEL_MIB = 1  # an annotation is one number
 
 
 def clips(raw: Path, skipped: SkippedRecords) -> list[Clip]:
@@ -132,8 +134,8 @@ def _annotated(raw: Path, images: Path) -> Iterator[tuple[str, str]]:
     files = [file for file in images.iterdir() if not file.name.startswith(".")]
     for file in sorted(files, key=lambda f: (len(f.stem), f.name)):
         try:
-            said = str(int(np.load(labels / f"{file.stem}_exp.npy", allow_pickle=False).item()))
-        except (OSError, ValueError, EOFError) as error:
+            said = str(int(archives.array(labels / f"{file.stem}_exp.npy", _LABEL_MIB).item()))
+        except (OSError, ValueError, OverflowError) as error:
             said = f"({error})"
         yield str(file.relative_to(raw)), said
 

@@ -21,6 +21,7 @@ The group is the id up to its last `_number` or `[...]`.
 from pathlib import Path
 
 from affectjax.data import labels as labels_lib
+from affectjax.data import limits
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import file_lists
@@ -128,7 +129,7 @@ def _labels(table: Path, rows: list[Row]) -> LabelSpec:
             f"{table}: column label {wrong}; it holds names or numbers, or a labels.json beside"
             " the table says what it holds"
         )
-    return labels_lib.infer(values)
+    return labels_lib.infer(values, str(table))
 
 
 def _is_number(value: str) -> bool:
@@ -167,11 +168,13 @@ def _file(folder: Path, column: str, value: str, allow_outside: bool) -> Path:
         frames = column == "video" and path.is_dir()
         there = frames or path.is_file()
         # A link among the frames leads out as well as a path does.
-        links = [p.resolve() for p in path.iterdir() if p.is_symlink()] if frames else []
+        links = [p for p in path.iterdir() if p.is_symlink()] if frames else []
+        for place in (path, *links):
+            limits.check_inside(place, folder, f"{column} {value}", allow_outside)
+    except InputError:
+        raise
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"{column} {value!r} cannot be looked at ({error})") from error
-    if not allow_outside and not all(p.is_relative_to(folder) for p in (path, *links)):
-        raise InputError(f"{column} {value} leads out of {folder}; only allow_outside permits that")
     if not there:
         raise InputError(f"{column} {value} is not there")
     return path

@@ -11,12 +11,12 @@ Letters: N faces, H height, W width.
 """
 
 import csv
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from affectjax.data import archives
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
 from affectjax.data.raw import file_lists
@@ -66,13 +66,11 @@ def clips(raw: Path, skipped: SkippedRecords) -> list[Clip]:
 
 def _archive(path: Path) -> Iterator[_Row]:
     """Yields the rows of an npz."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            image, label, usage = (archive[key] for key in ("image", "label", "usage"))
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path}: is not an archive of plain arrays image, label and usage ({error})"
-        ) from error
+    found = archives.read(path)
+    missing = [key for key in ("image", "label", "usage") if key not in found]
+    if missing:
+        raise InputError(f"{path}: has no array {missing[0]!r}; expected image, label and usage")
+    image, label, usage = found["image"], found["label"], found["usage"]
     kinds = image.dtype.kind + label.dtype.kind.replace("u", "i") + usage.dtype.kind
     if kinds != "uiU" or image.shape != (label.size, SIZE, SIZE) or label.shape != usage.shape:
         raise InputError(

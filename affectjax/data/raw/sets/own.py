@@ -31,7 +31,8 @@ def labels(view: str, path: Path) -> LabelSpec:
     if said is not None:
         return said
     if plain.matches(path):
-        return labels_lib.infer(plain.read_table(path / "labels.csv")["label"])
+        table = path / "labels.csv"
+        return labels_lib.infer(plain.read_table(table)["label"], str(table))
     return LabelSpec("score")
 
 
