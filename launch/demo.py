@@ -19,6 +19,7 @@ from ml_collections import config_dict
 import affectjax
 from affectjax.reports import run_report
 from affectjax.runtime import app
+from affectjax.training import baselines
 from configs import mcr, mult, supramodal, umbenet
 from launch import film
 
@@ -42,12 +43,15 @@ def umbenet_config() -> config_dict.ConfigDict:
 
 
 def alone_config() -> config_dict.ConfigDict:
-    """Returns the config of a model of one modality, the best of the three, as long as UMBEnet."""
+    """Returns the config of a model of one modality, the best of the three.
+
+    It may train as long as UMBEnet; it ends earlier, as its validation loss has long been rising.
+    """
     config = umbenet_config()
     for key in ("frames", "sampling", "seconds"):  # of the other modalities
         del config.data[key]
     del config.stages.unimodal
-    config.stages.missing.update(epochs=18, shows="all")
+    config.stages.missing.update(epochs=18, shows="all", patience=6)
     config.data.modalities = config.model.modalities = (ALONE,)
     return config
 
@@ -65,13 +69,21 @@ def other_configs() -> dict[str, config_dict.ConfigDict]:
 
 
 def missing_table(folder: Path, alone: dict[str, Any]) -> str:
-    """Returns WAR by what is shown, in percent, of UMBEnet and of the model of one modality."""
+    """Returns WAR by what is shown, in percent, of UMBEnet and of what it is compared with.
+
+    These are the model of one modality, and linear models on each modality and on all.
+    """
     subsets = json.loads((folder / "umbenet/eval/missing.json").read_text())["subsets"]
-    lines = [f"  {'shown':20} {'UMBEnet':>8} {ALONE + ' alone':>13}"]
-    for shown in sorted(subsets, key=lambda name: -name.count("+")):
-        other = f"{100 * alone['war']:13.1f}" if shown == ALONE else ""
-        lines.append(f"  {shown:20} {100 * subsets[shown]['war']:8.1f} {other}".rstrip())
-    return "\n".join(lines)
+    (standing,) = baselines.standings(folder / "umbenet")
+    lines = [f"  {'shown':20} {'UMBEnet':>8} {ALONE + ' alone':>13} {'linear model':>13}"]
+    ordered = sorted(subsets, key=lambda name: -name.count("+"))
+    for shown in ordered:
+        other = f"{100 * alone['war']:.1f}" if shown == ALONE else ""
+        name = "all" if shown == ordered[0] else shown
+        linear = standing.rows.get(f"{baselines.LINEAR}{name}")
+        line = f"  {shown:20} {100 * subsets[shown]['war']:8.1f} {other:>13}"
+        lines.append(line + (f" {100 * linear['war']:13.1f}" if linear else ""))
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def metrics_table(results: dict[str, dict[str, Any]]) -> str:

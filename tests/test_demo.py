@@ -17,7 +17,7 @@ def test_its_configs_are_those_of_runs():
     assert alone["data"]["modalities"] == alone["model"]["modalities"] == ("text",)
     assert shown["data"]["tokens"] == alone["data"]["tokens"]
     epochs = [sum(s["epochs"] for s in c["stages"].values()) for c in (shown, alone)]
-    assert epochs[0] == epochs[1], "as long as the other"
+    assert epochs[0] == epochs[1], "it may train as long"
     for config in demo.other_configs().values():
         run_config.resolve(config)
 
@@ -46,12 +46,16 @@ def test_the_table_has_every_subset_and_the_other_model_beside_its_modality(tmp_
     folder = tmp_path / "umbenet" / "eval"
     folder.mkdir(parents=True)
     (folder / "missing.json").write_text(json.dumps({"split": "test", "subsets": subsets}))
+    linear = {f"linear, {name}": {"test": {"war": 0.3}} for name in ("text", "all")}
+    content = {"metrics": ["war"], "baselines": {"majority": {"test": {"war": 0.1}}, **linear}}
+    (folder / "baselines.json").write_text(json.dumps(content))
+    (folder / "test.json").write_text(json.dumps({"war": 0.4}))
     head, *rows = demo.missing_table(tmp_path, {"war": 0.5}).splitlines()
-    assert head.split() == ["shown", "UMBEnet", "text", "alone"]
+    assert head.split() == ["shown", "UMBEnet", "text", "alone", "linear", "model"]
     assert [row.split() for row in rows] == [
-        ["text+audio+vision", "40.0"],
+        ["text+audio+vision", "40.0", "30.0"],
         ["text+audio", "30.0"],
-        ["text", "0.0", "50.0"],
+        ["text", "0.0", "50.0", "30.0"],
         ["audio", "10.0"],
         ["vision", "20.0"],
     ]
