@@ -19,6 +19,7 @@ from conftest import (
     two_stages,
 )
 
+from affectjax.data.batches.dataset import Dataset
 from affectjax.runtime.checkpoints import Checkpoints
 from affectjax.training import loop
 
@@ -46,6 +47,17 @@ def test_sigterm_within_an_epoch_of_a_stream(call, streamed, own, tmp_path):
     assert not (tmp_path / "eval").exists()
     loop.train(config, tmp_path)
     assert_same_run(streamed, tmp_path)
+
+
+def test_a_streamed_epoch_goes_on_where_the_data_would_lie_on_the_devices(
+    streamed, own, tmp_path, monkeypatch
+):
+    config = toy_config(own)
+    with monkeypatch.context() as patch:
+        patch.setattr(Dataset, "fits", lambda *_, **__: False)
+        stop_at(config, tmp_path, 6)
+    loop.train(config, tmp_path)
+    assert lines_of(tmp_path) == lines_of(streamed)
 
 
 def test_sigterm_twice_within_one_epoch(streamed, own, tmp_path):

@@ -39,7 +39,8 @@ def hold(workdir: str | Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+", encoding="utf-8")
     except OSError as error:
-        if path.parent.is_dir():  # nothing can be written here, so no other run disturbs
+        # Where nothing can be written no other run disturbs.
+        if path.parent.is_dir() and not os.access(path.parent, os.W_OK):
             yield
             return
         raise InputError(f"cannot write to the workdir {workdir}: {error}") from error

@@ -29,18 +29,20 @@ class TrainingData:
       data: the part on the devices, {} where it is streamed.
     """
 
-    def __init__(self, dataset: Dataset, engine: Engine, batch: int):
+    def __init__(self, dataset: Dataset, engine: Engine, batch: int, *, streams: bool = False):
         """Places the part on the devices if it fits.
 
         Args:
           dataset: where it comes from.
           engine: the devices.
           batch: B, over all devices.
+          streams: whether it is streamed even so.
         """
         self.dataset, self.part, self.batch = dataset, dataset.part("train"), batch
         self.steps = -(-len(self.part) // batch)
         self.columns = engine.columns(batch)
-        self.resident = dataset.fits(self.part, training=True, copies=engine.copies)
+        fits = dataset.fits(self.part, training=True, copies=engine.copies)
+        self.resident = fits and not streams
         self.pick = steps.pick_rows if self.resident else steps.pick_given
         self.data = engine.replicate(dataset.arrays(self.part)) if self.resident else {}
 
@@ -76,6 +78,8 @@ class UnpairedTrainingData:
         engine: Engine,
         batch: Mapping[str, int],
         turns: Turns,
+        *,
+        streams: bool = False,
     ):
         """Places the parts on the devices if all of them fit.
 
@@ -84,6 +88,7 @@ class UnpairedTrainingData:
           engine: the devices.
           batch: by name, B, over all devices.
           turns: how they share the steps.
+          streams: whether they are streamed even so.
         """
         self.turns, self.count = turns, engine.count
         self.parts = {name: datasets[name].part("train") for name in turns.names}
@@ -92,7 +97,7 @@ class UnpairedTrainingData:
         self.columns = {name: engine.columns(size) for name, size in self.batch.items()}
         self.batches = {n: -(-len(part) // self.batch[n]) for n, part in self.parts.items()}
         self.steps = turns.steps(self.batches)
-        self.resident = all(
+        self.resident = not streams and all(
             self.sets[n].fits(p, training=True, copies=engine.copies) for n, p in self.parts.items()
         )
         self.pick = pick_rows_of_each if self.resident else pick_given_of_each

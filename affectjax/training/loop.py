@@ -55,15 +55,13 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
     """
     given, config = config, run_config.resolve(config)
     parallel_config = configs.read(ParallelConfig, config["parallel"], "config.parallel")
+    settings = configs.read(TrainConfig, config["train"], "config.train")
+    seeds = configs.seeds(config)
+    parallel.initialize(parallel_config, len(seeds))
     alone = contextlib.nullcontext() if parallel_config.process else workdir_lock.hold(workdir)
     if folds.fold_names(config):
         with alone:
             return folds.run_each(given, workdir, train)
-    settings = configs.read(TrainConfig, config["train"], "config.train")
-    seeds = configs.seeds(config)
-    parallel.initialize(parallel_config, len(seeds))
-    if folds.fold_names(config):
-        return folds.run_each(given, workdir, train)
     datasets = open_datasets.open_all(run_config.data_sets(config))
     task = base.build(config, {n: d.inputs for n, d in datasets.items()}, parallel.AXIS)
     engine = parallel.engine(parallel_config, len(seeds))
@@ -207,8 +205,9 @@ class Trainer:
     def _begin_stage(self, index: int, models: list[Model]) -> None:
         """Makes program, state, frozen, best and stopping of a stage that starts from `models`."""
         stage = self.task.stages[index]
+        within = self.progress.stream is not None  # an epoch whose batches were streamed
         self.program = StageProgram(
-            stage, index, self.datasets, self.engine, self.seeds, self.compiled
+            stage, index, self.datasets, self.engine, self.seeds, self.compiled, streams=within
         )
         state, frozen = self.program.new_state(models)
         self.checkpoints.save_frozen(index, frozen)

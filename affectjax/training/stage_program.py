@@ -36,6 +36,8 @@ class StageProgram:
         engine: Engine,
         seeds: Sequence[int],
         compiled: dict[Any, Callable[..., Tree]],
+        *,
+        streams: bool = False,
     ):
         """Places the data; compiles when it is first run.
 
@@ -46,14 +48,15 @@ class StageProgram:
           engine: the devices.
           seeds: S of them.
           compiled: steps of the stages before, which this one may share; its own are added.
+          streams: whether the data is streamed though it would fit on the devices.
         """
         self.stage, self.index, self.engine, self.seeds = stage, index, engine, seeds
         if stage.turns is None:
             size = stage.rules.batch_size
-            self.data = TrainingData(datasets[base.MAIN], engine, size)
+            self.data = TrainingData(datasets[base.MAIN], engine, size, streams=streams)
         else:
             sizes = stage.rules.batch_size
-            self.data = UnpairedTrainingData(datasets, engine, sizes, stage.turns)
+            self.data = UnpairedTrainingData(datasets, engine, sizes, stage.turns, streams=streams)
         count = stage.rules.epochs * self.data.steps
         rate = optim.schedule(stage.optim, stage.rules.epochs, self.data.steps)
         self._rates = np.broadcast_to(np.asarray(rate(np.arange(count)), np.float32), count)

@@ -116,3 +116,12 @@ def test_folds_are_locked_as_a_whole(own, tmp_path, other):
     config = toy_config(own, data__kfold=3)
     with pytest.raises(InputError, match=f"in use by process {other.pid}"):
         loop.train(config, tmp_path / "run")
+
+
+def test_a_lock_that_cannot_be_opened_is_an_error_where_others_could_write(tmp_path):
+    (tmp_path / "lock").mkdir()
+    with (
+        pytest.raises(InputError, match="cannot write to the workdir"),
+        workdir_lock.hold(tmp_path),
+    ):
+        pass

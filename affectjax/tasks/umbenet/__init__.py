@@ -63,6 +63,8 @@ class UMBEnetStage(StageConfig):
       stop_accuracy: see `affectjax.tasks.base.StageRules`.
       transfer_threshold: a prompt is handed over that had at least this part of the uniform share
         of some modality's activations in the last epoch.
+      subset_loss: weight of the mean cross-entropy of the other subsets of an example's modalities,
+        see `Task`; 0 for none. It is not for a stage that shows "one".
     """
 
     shows: str = "subset"
@@ -219,9 +221,10 @@ class Task:
     ) -> jax.Array:
         """Returns this device's part of the mean cross-entropy of the subsets that are not shown.
 
-        No modality can lean on another one then, and each subset is learned at every step. Against
-        what Wang et al. 2020, "What Makes Training Multi-Modal Classification Networks Hard?",
-        describe; they have a loss for each single modality.
+        No modality can lean on another one then, and each subset is learned at every step. This
+        works against one modality learning faster than the others, which Wang et al. 2020, "What
+        Makes Training Multi-Modal Classification Networks Hard?", describe; they have a loss for
+        each modality alone.
 
         Args:
           model: the network.
