@@ -39,7 +39,8 @@ def test_a_table_and_a_sentence_for_what_became_slower(start, tmp_path):
     assert [row[0] for row in cells[2:]] == names
     ours, other, ratio = (float(cells[3][i]) for i in (1, 3, 4))
     assert cells[3][2] == "a step alone" and ours > 0
-    assert abs(ours / other - ratio) < 0.02 * ratio
+    # The median of the ratios is not the ratio of the medians where other work disturbs both.
+    assert 0.5 < ours / other / ratio < 2
 
 
 def test_what_lacks_its_data_is_skipped_and_keeps_its_ratios(start, tmp_path):

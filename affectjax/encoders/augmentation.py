@@ -66,9 +66,10 @@ class SoundAugmentation:
 
     def __call__(self, view: View, key: jax.Array, axis_name: str | None) -> View:
         """Returns what `FrameAugmentation` does, of a waveform `x` `[B, S]`."""
-        if view["x"].ndim != 2 or not any(vars(self).values()):
+        changes = {"gain_db": self.gain_db, "delay": self.delay, "noise": self.noise}
+        if view["x"].ndim != 2 or not any(changes.values()):
             return view
-        x = augment.jitter_waveform(view["x"], view["mask"], key, axis_name, **vars(self))
+        x = augment.jitter_waveform(view["x"], view["mask"], key, axis_name, **changes)
         return {**view, "x": x}
 
 
