@@ -129,6 +129,8 @@ ARRAYS = {
     "complex": np.array([1 + 2j]),
     "text": np.array(["a", "\u00e9b"]),
     "objects": np.array([[1, "a"], [None, 2.5]], object),
+    "objects by column": np.array([["v1", 0, 1], ["v2", 5, 6]], object, order="F"),
+    "objects turned": np.array(list("abcdefghijkl"), object).reshape(2, 3, 2).T,
     "no objects": np.array([], object),
 }
 

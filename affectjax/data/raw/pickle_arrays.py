@@ -61,7 +61,7 @@ class Array:
 
     Attributes:
       shape: its own.
-      order: "C" or "F", in which its values stand.
+      order: "C" or "F", in which its bytes stand.
       dtype: None before it is built.
       content: its bytes, or the list of its objects.
       axes: their order, where NumPy turned them to write the array.
@@ -121,12 +121,12 @@ class Array:
         """Returns an array of objects.
 
         Args:
-          values: as many as it has, in its order.
+          values: as many as it has, by rows, as NumPy lists them in either order.
         """
         flat = np.empty(len(values), object)
         for place, value in enumerate(values):
             flat[place] = value
-        return flat.reshape(self.shape, order=self.order)
+        return flat.reshape(self.shape)
 
 
 def scalar(dtype: Any, content: Any) -> np.generic:
