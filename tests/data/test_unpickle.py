@@ -238,7 +238,7 @@ def test_values_that_are_shared_count_each_time(tmp_path):
         load(path, largest_mib=2)
 
 
-def test_tuples_in_tuples_are_no_keys(tmp_path):
+def test_what_is_no_key(tmp_path):
     mark, memo = b"(", b"]q\x00"  # a key is made by hand: to hash it would take for ever
     key = b"K\x01\x85" + b"2\x86" * 60
     for path, content in (
@@ -247,8 +247,33 @@ def test_tuples_in_tuples_are_no_keys(tmp_path):
         (tmp_path / "c.pkl", b"\x80\x02}" + memo + b"K\x01s."),
     ):
         path.write_bytes(content)
-        with pytest.raises(InputError, match="as a key, or in a set"):
+        with pytest.raises(InputError, match=r"refused, .* a key, or in a set"):
             load(path)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_tuples_and_frozen_sets_as_keys_and_in_sets(tmp_path, protocol):
+    content = {
+        "keys": {(1, (2, 3)): 1, ("a", ((b"b",), None)): 2, frozenset({1, (2,)}): 3, (): 4},
+        "set": {frozenset({1, 2}), (frozenset(), (1.5,)), "c"},
+    }
+    assert load(dump(tmp_path / "a.pkl", content, protocol)) == content
+
+
+def test_texts_in_keys_count(tmp_path):
+    text = "a" * 2**18
+    for content in ({(1, (text,))}, {((text,),): 1}):
+        path = dump(tmp_path / "a.pkl", [content] * 8)
+        assert load(path, largest_mib=3) == [content] * 8
+        with pytest.raises(InputError, match="largest_mib"):
+            load(path, largest_mib=1)
+
+
+def test_long_keys_are_refused(tmp_path):
+    assert load(dump(tmp_path / "a.pkl", {(0,) * 100: 1})) == {(0,) * 100: 1}
+    for content in ({(0,) * 101: 1}, {frozenset(range(101))}):
+        with pytest.raises(InputError, match=r"refused, .* more than 100 values in a key"):
+            load(dump(tmp_path / "a.pkl", content))
 
 
 def test_containers_that_hold_themselves(tmp_path):

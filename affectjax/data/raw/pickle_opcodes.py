@@ -13,8 +13,10 @@ from typing import Any
 
 from affectjax.data.raw.pickle_arrays import Array, Dtype, Refused, scalar
 
-# What may be a key of a dictionary or stand in a set: to hash tuples in tuples can take for ever.
+# What may be a key of a dictionary or stand in a set, and how many of them in tuples together: to
+# hash tuples that hold the same tuple twice, and so on, can take for ever.
 _MEMBERS = (str, bytes, int, float, complex, bool, type(None))
+_LONGEST_KEY = 100
 
 
 class Name:
@@ -153,10 +155,17 @@ class _Machine:
 
 
 def member(value: Any) -> Any:
-    """Returns a value that a set or the keys of a dictionary may have, or raises ValueError."""
-    for one in value if type(value) is tuple else (value,):
-        if not isinstance(one, _MEMBERS) and type(one).__module__ != "numpy":
-            raise ValueError(f"a {type(one).__name__} as a key, or in a set")
+    """Returns a value that a set or the keys of a dictionary may have, or raises Refused."""
+    rest, count = [value], 0
+    while rest:
+        one = rest.pop()
+        if type(one) in (tuple, frozenset):
+            count += len(one)
+            if count > _LONGEST_KEY:
+                raise Refused(f"more than {_LONGEST_KEY} values in a key, or in a set's value")
+            rest += one
+        elif not isinstance(one, _MEMBERS) and type(one).__module__ != "numpy":
+            raise Refused(f"a {type(one).__name__} as a key, or in a set")
     return value
 
 

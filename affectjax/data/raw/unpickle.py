@@ -149,8 +149,20 @@ class _Plain:
 
 
 def _lengths(values: Iterable[Any]) -> int:
-    """Returns how long the texts among some values are together."""
-    return sum(len(value) for value in values if isinstance(value, str | bytes))
+    """Returns how long the texts among keys are together, and those in tuples with what holds them.
+
+    Args:
+      values: keys, or what stands in a set.
+    """
+    size, rest = 0, list(values)
+    while rest:
+        value = rest.pop()
+        if isinstance(value, tuple | frozenset):
+            size += _VALUE * len(value)
+            rest += value
+        elif isinstance(value, str | bytes):
+            size += len(value)
+    return size
 
 
 def _text(key: Any) -> Any:
