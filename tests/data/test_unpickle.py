@@ -1,6 +1,7 @@
 import collections
 import os
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -306,6 +307,48 @@ def test_a_text_that_is_encoded_again_and_again(tmp_path):
     (tmp_path / "a.pkl").write_bytes(b"\x80\x02" + text + b"q\x00" + again * 20 + b".")
     with pytest.raises(InputError, match="largest_mib"):
         load(tmp_path / "a.pkl", largest_mib=10)
+
+
+SHARED = b"(" + b"N" * 2000 + b"t\x85q\x000"  # arguments: one tuple of 2000 values
+TEXT = b"X" + (2**16).to_bytes(4, "little") + b"a" * 2**16 + b"q\x000"
+STATE = (
+    b"(K\x01J" + (2**16).to_bytes(4, "little") + b"\x85cnumpy\ndtype\nU\x02u1\x85R\x89h\x00tq\x020"
+)
+RECONSTRUCTED = b"cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR"
+SMALL = {
+    "copies of a tuple": SHARED + b"]" + b"cbuiltins\nlist\nh\x00Ra" * 2000 + b".",
+    "copies of a list": b"]"
+    + SHARED
+    + b"cbuiltins\nlist\nh\x00R\x85q\x010"
+    + b"cbuiltins\nlist\nh\x01Ra" * 2000
+    + b".",
+    "an array built again": TEXT + RECONSTRUCTED + STATE + b"h\x02b" * 2000 + b".",
+    "arrays of one text": TEXT + b"]" + STATE + (RECONSTRUCTED + b"h\x02ba") * 1000 + b".",
+    "empty sets": b"\x80\x04](" + b"\x8f" * 100000 + b"e.",
+    "empty lists": b"\x80\x04](" + b"]" * 100000 + b"e.",
+    "empty dictionaries": b"\x80\x04](" + b"}" * 100000 + b"e.",
+    "frozen sets": b"\x80\x04](" + b"(\x91" * 100000 + b"e.",
+    "lists by marks": b"](" + b"(l" * 100000 + b"e.",
+    "dictionaries by marks": b"](" + b"(d" * 100000 + b"e.",
+    "tuples of one": b"\x80\x02](" + b"N\x85" * 100000 + b"e.",
+    "sets by a call": b"\x80\x02](cbuiltins\nset\nq\x000" + b"h\x00)R" * 100000 + b"e.",
+    "dtypes": b"\x80\x02](cnumpy\ndtype\nq\x000U\x03S77\x85q\x010" + b"h\x00h\x01R" * 50000 + b"e.",
+    "marks": b"(" * 100000,
+}
+
+
+@pytest.mark.parametrize("content", SMALL.values(), ids=SMALL.keys())
+def test_small_pickles_take_no_more_memory_than_allowed(tmp_path, content):
+    path = tmp_path / "a.pkl"
+    path.write_bytes(content)
+    assert len(content) < 450000
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="largest_mib"):
+            load(path, largest_mib=1)
+        assert tracemalloc.get_traced_memory()[1] < 5 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

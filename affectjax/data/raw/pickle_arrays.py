@@ -20,7 +20,7 @@ class Refused(Exception):
     """The pickle asks for something else than arrays and plain containers."""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class Dtype:
     """A dtype: plain numbers, bool, text or bytes of a fixed length, or objects."""
 
@@ -55,7 +55,7 @@ class Dtype:
             self.value = np.dtype(self.value.newbyteorder(order).str)  # as native where it is
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class Array:
     """An array; empty until it is built.
 
@@ -77,7 +77,9 @@ class Array:
     def of_buffer(
         cls, content: Any, dtype: Any, shape: Any, order: str, axes: Any = None
     ) -> "Array":
-        """Returns the array of protocol 5's arguments."""
+        """Returns the array of protocol 5's arguments, whose content is bytes."""
+        if isinstance(content, str):
+            raise Refused("an array of protocol 5 of a text")
         if order == "K" and axes is not None:
             order = "C"
         made = cls(axes=axes)
