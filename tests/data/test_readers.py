@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import h5py
 import numpy as np
@@ -376,6 +377,104 @@ def test_csd_size_of_a_padded_split(tmp_path):
     with pytest.raises(InputError, match=r"audio padded to 1001 steps \(see max_length\): .* 38"):
         read(raw, limits=limits)
     assert len(read(raw, limits=limits, max_length={"audio": 5}).splits["train"]) == 1000
+
+
+def overlapping(segments):
+    return {"v1": (np.ones((segments, 1)), np.tile([0.0, 1e6], (segments, 1)))}
+
+
+def texts(path, said, shared=False):
+    """Writes words of variable length, one a second; if shared, all of them are the first one."""
+    with h5py.File(path, "w") as file:
+        group = file.create_group("words/data/v1")
+        features = np.array(said, object)[:, None]
+        features = group.create_dataset("features", data=features, dtype=h5py.string_dtype())
+        start = features.id.get_offset()
+        group["intervals"] = np.stack([np.arange(len(said)), np.arange(len(said)) + 1.0], axis=1)
+    if shared:
+        raw = bytearray(path.read_bytes())
+        raw[start : start + 16 * len(said)] = raw[start : start + 16] * len(said)
+        path.write_bytes(raw)
+
+
+def spans_that_copy_audio(raw):
+    csd_file(raw / "labels.csd", "Labels", overlapping(300))
+    audio = np.ones((1000, 64), np.float32), np.stack([np.arange(1000.0)] * 2, axis=1)
+    csd_file(raw / "covarep.csd", "covarep", {"v1": audio})
+
+
+def spans_that_copy_words(raw):
+    csd_file(raw / "labels.csd", "Labels", overlapping(300))
+    csd_file(raw / "timestamped_words.csd", "words", {"v1": ([[b"a" * 2**18]], [[0, 1]])})
+
+
+def words_that_widen_audio(raw):
+    csd_file(raw / "labels.csd", "Labels", overlapping(1))
+    times = np.stack([np.arange(20000.0)] * 2, axis=1)
+    csd_file(raw / "glove.csd", "glove", {"v1": (np.ones((20000, 1), np.float32), times)})
+    csd_file(raw / "covarep.csd", "covarep", {"v1": (np.ones((1, 1000)), [[0, 1]])})
+
+
+def segments_of_nothing(raw):
+    empty = {"v1": (np.ones((50000, 1), np.float32), np.full((50000, 2), 1e6))}
+    csd_file(raw / "labels.csd", "Labels", empty)
+
+
+def references_to_one_text(raw):
+    texts(raw / "timestamped_words.csd", ["a" * 2**20, *"b" * 299], shared=True)
+
+
+@pytest.mark.parametrize(
+    ("write", "aligned"),
+    [
+        (spans_that_copy_audio, False),
+        (spans_that_copy_words, False),
+        (words_that_widen_audio, True),
+        (segments_of_nothing, False),
+        (references_to_one_text, False),
+    ],
+)
+def test_csd_takes_no_more_memory_than_allowed(tmp_path, write, aligned):
+    raw = csd(tmp_path / "raw", {"train": ["v1"], "valid": ["v2"]})
+    write(raw)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"MiB of memory; allowed: 5, which largest_mib"):
+            read(raw, aligned=aligned, limits=Limits(largest_mib=5))
+        assert tracemalloc.get_traced_memory()[1] < 12 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_csd_words_of_variable_length(tmp_path):
+    raw = csd(tmp_path / "raw")
+    said = [f"w\u00f6rd{number}" for number in range(100)]
+    texts(raw / "timestamped_words.csd", said)
+    csd_file(raw / "labels.csd", "Labels", {v: ([[1.0]], [[0, 100]]) for v in ("v1", "v2")})
+    for largest_mib in (1000, 0.04):  # at once, or in pieces of one to some words
+        found = read(raw, limits=Limits(largest_mib=largest_mib))
+        assert found.splits["train"].transcripts == (" ".join(said),)
+
+
+def test_csd_words_that_are_no_texts(tmp_path):
+    raw = csd(tmp_path / "raw", {"train": ["v1", "v2"]})
+    with h5py.File(raw / "timestamped_words.csd", "w") as file:
+        group = file.create_group("words/data/v1")
+        numbers = group.create_dataset("features", 2, h5py.vlen_dtype(np.float32))
+        numbers[0] = [1.0, 2.0]
+        group["intervals"] = np.zeros((2, 2))
+    skipped = SkippedRecords(strict=False)
+    assert len(read(raw, skipped=skipped).splits["train"]) == 1
+    assert "expected numbers, or a text a step" in skipped.reasons["train", "v1"]
+
+
+def test_csd_aligned_segment_without_words(tmp_path):
+    raw = csd(tmp_path / "raw", {"train": ["v1"]})
+    csd_file(raw / "glove.csd", "glove", {"v1": ([[1, 10]], [[0, 1]])})
+    skipped = SkippedRecords(strict=False)
+    split = read(raw, aligned=True, skipped=skipped).splits["train"]
+    assert split.modalities["audio"].mask.sum(axis=1).tolist() == [1, 0]
+    assert set(skipped.reasons) == {("no fold", "v2"), ("train", "v1[1]")}
 
 
 def test_csd_wrong_videos_and_files(tmp_path):

@@ -1,6 +1,7 @@
 import collections
 import os
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -129,6 +130,8 @@ ARRAYS = {
     "complex": np.array([1 + 2j]),
     "text": np.array(["a", "\u00e9b"]),
     "objects": np.array([[1, "a"], [None, 2.5]], object),
+    "objects by column": np.array([["v1", 0, 1], ["v2", 5, 6]], object, order="F"),
+    "objects turned": np.array(list("abcdefghijkl"), object).reshape(2, 3, 2).T,
     "no objects": np.array([], object),
 }
 
@@ -236,7 +239,7 @@ def test_values_that_are_shared_count_each_time(tmp_path):
         load(path, largest_mib=2)
 
 
-def test_tuples_in_tuples_are_no_keys(tmp_path):
+def test_what_is_no_key(tmp_path):
     mark, memo = b"(", b"]q\x00"  # a key is made by hand: to hash it would take for ever
     key = b"K\x01\x85" + b"2\x86" * 60
     for path, content in (
@@ -245,8 +248,33 @@ def test_tuples_in_tuples_are_no_keys(tmp_path):
         (tmp_path / "c.pkl", b"\x80\x02}" + memo + b"K\x01s."),
     ):
         path.write_bytes(content)
-        with pytest.raises(InputError, match="as a key, or in a set"):
+        with pytest.raises(InputError, match=r"refused, .* a key, or in a set"):
             load(path)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_tuples_and_frozen_sets_as_keys_and_in_sets(tmp_path, protocol):
+    content = {
+        "keys": {(1, (2, 3)): 1, ("a", ((b"b",), None)): 2, frozenset({1, (2,)}): 3, (): 4},
+        "set": {frozenset({1, 2}), (frozenset(), (1.5,)), "c"},
+    }
+    assert load(dump(tmp_path / "a.pkl", content, protocol)) == content
+
+
+def test_texts_in_keys_count(tmp_path):
+    text = "a" * 2**18
+    for content in ({(1, (text,))}, {((text,),): 1}):
+        path = dump(tmp_path / "a.pkl", [content] * 8)
+        assert load(path, largest_mib=3) == [content] * 8
+        with pytest.raises(InputError, match="largest_mib"):
+            load(path, largest_mib=1)
+
+
+def test_long_keys_are_refused(tmp_path):
+    assert load(dump(tmp_path / "a.pkl", {(0,) * 100: 1})) == {(0,) * 100: 1}
+    for content in ({(0,) * 101: 1}, {frozenset(range(101))}):
+        with pytest.raises(InputError, match=r"refused, .* more than 100 values in a key"):
+            load(dump(tmp_path / "a.pkl", content))
 
 
 def test_containers_that_hold_themselves(tmp_path):
@@ -279,6 +307,48 @@ def test_a_text_that_is_encoded_again_and_again(tmp_path):
     (tmp_path / "a.pkl").write_bytes(b"\x80\x02" + text + b"q\x00" + again * 20 + b".")
     with pytest.raises(InputError, match="largest_mib"):
         load(tmp_path / "a.pkl", largest_mib=10)
+
+
+SHARED = b"(" + b"N" * 2000 + b"t\x85q\x000"  # arguments: one tuple of 2000 values
+TEXT = b"X" + (2**16).to_bytes(4, "little") + b"a" * 2**16 + b"q\x000"
+STATE = (
+    b"(K\x01J" + (2**16).to_bytes(4, "little") + b"\x85cnumpy\ndtype\nU\x02u1\x85R\x89h\x00tq\x020"
+)
+RECONSTRUCTED = b"cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR"
+SMALL = {
+    "copies of a tuple": SHARED + b"]" + b"cbuiltins\nlist\nh\x00Ra" * 2000 + b".",
+    "copies of a list": b"]"
+    + SHARED
+    + b"cbuiltins\nlist\nh\x00R\x85q\x010"
+    + b"cbuiltins\nlist\nh\x01Ra" * 2000
+    + b".",
+    "an array built again": TEXT + RECONSTRUCTED + STATE + b"h\x02b" * 2000 + b".",
+    "arrays of one text": TEXT + b"]" + STATE + (RECONSTRUCTED + b"h\x02ba") * 1000 + b".",
+    "empty sets": b"\x80\x04](" + b"\x8f" * 100000 + b"e.",
+    "empty lists": b"\x80\x04](" + b"]" * 100000 + b"e.",
+    "empty dictionaries": b"\x80\x04](" + b"}" * 100000 + b"e.",
+    "frozen sets": b"\x80\x04](" + b"(\x91" * 100000 + b"e.",
+    "lists by marks": b"](" + b"(l" * 100000 + b"e.",
+    "dictionaries by marks": b"](" + b"(d" * 100000 + b"e.",
+    "tuples of one": b"\x80\x02](" + b"N\x85" * 100000 + b"e.",
+    "sets by a call": b"\x80\x02](cbuiltins\nset\nq\x000" + b"h\x00)R" * 100000 + b"e.",
+    "dtypes": b"\x80\x02](cnumpy\ndtype\nq\x000U\x03S77\x85q\x010" + b"h\x00h\x01R" * 50000 + b"e.",
+    "marks": b"(" * 100000,
+}
+
+
+@pytest.mark.parametrize("content", SMALL.values(), ids=SMALL.keys())
+def test_small_pickles_take_no_more_memory_than_allowed(tmp_path, content):
+    path = tmp_path / "a.pkl"
+    path.write_bytes(content)
+    assert len(content) < 450000
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="largest_mib"):
+            load(path, largest_mib=1)
+        assert tracemalloc.get_traced_memory()[1] < 5 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

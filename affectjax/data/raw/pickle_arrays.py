@@ -20,7 +20,7 @@ class Refused(Exception):
     """The pickle asks for something else than arrays and plain containers."""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class Dtype:
     """A dtype: plain numbers, bool, text or bytes of a fixed length, or objects."""
 
@@ -55,13 +55,13 @@ class Dtype:
             self.value = np.dtype(self.value.newbyteorder(order).str)  # as native where it is
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class Array:
     """An array; empty until it is built.
 
     Attributes:
       shape: its own.
-      order: "C" or "F", in which its values stand.
+      order: "C" or "F", in which its bytes stand.
       dtype: None before it is built.
       content: its bytes, or the list of its objects.
       axes: their order, where NumPy turned them to write the array.
@@ -77,7 +77,9 @@ class Array:
     def of_buffer(
         cls, content: Any, dtype: Any, shape: Any, order: str, axes: Any = None
     ) -> "Array":
-        """Returns the array of protocol 5's arguments."""
+        """Returns the array of protocol 5's arguments, whose content is bytes."""
+        if isinstance(content, str):
+            raise Refused("an array of protocol 5 of a text")
         if order == "K" and axes is not None:
             order = "C"
         made = cls(axes=axes)
@@ -121,12 +123,12 @@ class Array:
         """Returns an array of objects.
 
         Args:
-          values: as many as it has, in its order.
+          values: as many as it has, by rows, as NumPy lists them in either order.
         """
         flat = np.empty(len(values), object)
         for place, value in enumerate(values):
             flat[place] = value
-        return flat.reshape(self.shape, order=self.order)
+        return flat.reshape(self.shape)
 
 
 def scalar(dtype: Any, content: Any) -> np.generic:

@@ -8,13 +8,17 @@ and returns a plain value, or what stands for one (`pickle_arrays`). Any other i
 import codecs
 import io
 import pickletools
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from affectjax.data.raw.pickle_arrays import Array, Dtype, Refused, scalar
 
-# What may be a key of a dictionary or stand in a set: to hash tuples in tuples can take for ever.
+# What may be a key of a dictionary or stand in a set, and how many of them in tuples together: to
+# hash tuples that hold the same tuple twice, and so on, can take for ever.
 _MEMBERS = (str, bytes, int, float, complex, bool, type(None))
+_LONGEST_KEY = 100
+_MARK = sys.getsizeof([])  # bytes of an open mark
 
 
 class Name:
@@ -33,7 +37,7 @@ def interpret(file: io.BufferedIOBase, limit: float) -> Any:
 
     Args:
       file: at its first opcode.
-      limit: bytes that values may take which the pickle makes of others.
+      limit: bytes that containers, and values that the pickle makes of others, may take.
 
     Raises:
       Refused: it asks for something else.
@@ -61,15 +65,28 @@ class _Machine:
             act(self, argument)
         raise EOFError("it has no end")
 
+    def take(self, size: int) -> None:
+        """Counts bytes of memory, or raises Refused; a short pickle can make much of little."""
+        self.made += size
+        if self.made > self.limit:
+            raise Refused("more memory than largest_mib allows")
+
     def items(self) -> list[Any]:
         """Returns what stands above the last mark, and takes it off."""
         items, self.stack = self.stack, self.marked.pop()
+        self.made -= _MARK
         return items
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
 
+    def push_made(self, value: Any) -> None:
+        """Pushes a value that is no part of the file, and counts what it takes."""
+        self.take(sys.getsizeof(value))
+        self.stack.append(value)
+
     def mark(self, _: None) -> None:
+        self.take(_MARK)
         self.marked.append(self.stack)
         self.stack = []
 
@@ -77,7 +94,7 @@ class _Machine:
         if self.stack:
             self.stack.pop()
         else:
-            self.stack = self.marked.pop()
+            self.items()
 
     def put(self, place: int) -> None:
         self.memo[place] = self.stack[-1]
@@ -114,11 +131,13 @@ class _Machine:
     def tuple_of(self, count: int) -> None:
         if len(self.stack) < count:
             raise ValueError("a tuple of more values than there are")
-        self.stack[-count:] = [tuple(self.stack[-count:])]
+        made = tuple(self.stack[-count:])
+        del self.stack[-count:]
+        self.push_made(made)
 
     def collect(self, make: Callable[[list[Any]], Any]) -> None:
         items = self.items()
-        self.stack.append(make(items))
+        self.push_made(make(items))
 
     def name(self, words: str) -> None:
         self.stack.append(Name(*words.split(" ", 1)))
@@ -139,24 +158,29 @@ class _Machine:
         arguments = self.stack.pop()
         if not isinstance(arguments, tuple) or not isinstance(self.stack[-1], Name):
             raise ValueError("a call of something that has no name")
-        # A short pickle could have one long value copied over and over.
-        self.made += sum(len(a) for a in arguments if isinstance(a, str | bytes | bytearray | list))
-        if self.made > self.limit:
-            raise Refused("more memory than largest_mib allows")
-        self.stack[-1] = self.stack[-1].call(*arguments)
+        self.push_made(self.stack.pop().call(*arguments))
 
     def build(self, _: None) -> None:
         state = self.stack.pop()
         if not isinstance(self.stack[-1], Array | Dtype) or not isinstance(state, tuple):
             raise Refused(f"a state of a {type(self.stack[-1]).__name__}")
+        # An array makes bytes of its text each time.
+        self.take(sum(len(part) for part in state if isinstance(part, str)))
         self.stack[-1].build(state)
 
 
 def member(value: Any) -> Any:
-    """Returns a value that a set or the keys of a dictionary may have, or raises ValueError."""
-    for one in value if type(value) is tuple else (value,):
-        if not isinstance(one, _MEMBERS) and type(one).__module__ != "numpy":
-            raise ValueError(f"a {type(one).__name__} as a key, or in a set")
+    """Returns a value that a set or the keys of a dictionary may have, or raises Refused."""
+    rest, count = [value], 0
+    while rest:
+        one = rest.pop()
+        if type(one) in (tuple, frozenset):
+            count += len(one)
+            if count > _LONGEST_KEY:
+                raise Refused(f"more than {_LONGEST_KEY} values in a key, or in a set's value")
+            rest += one
+        elif not isinstance(one, _MEMBERS) and type(one).__module__ != "numpy":
+            raise Refused(f"a {type(one).__name__} as a key, or in a set")
     return value
 
 
@@ -301,7 +325,7 @@ def _opcode(opcode: pickletools.OpcodeInfo) -> tuple[Callable | None, Callable |
     if name in _VALUES:
         return _string if name == "STRING" else read, _Machine.push
     if name in _CONSTANTS:
-        return None, lambda machine, _: machine.push(_CONSTANTS[name]())
+        return None, lambda machine, _: machine.push_made(_CONSTANTS[name]())
     return read, _ACTIONS.get(name, lambda machine, _: machine.refuse(name))
 
 

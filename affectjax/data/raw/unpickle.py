@@ -8,6 +8,7 @@ any memory holds. What it holds counts as it would if each reference were a copy
 """
 
 import math
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -117,9 +118,10 @@ class _Plain:
     def _container(self, value: Any, depth: int) -> tuple[Any, int, int]:
         """Returns a container of plain values, its bytes, and how deep it is."""
         if isinstance(value, set | frozenset):
-            return value, self._within(_VALUE * (1 + len(value)) + _lengths(value)), 1
+            size = sys.getsizeof(value) + _VALUE * len(value) + _lengths(value)
+            return value, self._within(size), 1
         inner = value.content if isinstance(value, Array) else value
-        parts, size, height = [], _VALUE, 0
+        parts, size, height = [], sys.getsizeof(inner), 0
         for item in inner.values() if isinstance(inner, dict) else inner:
             part, bytes_of_part, height_of_part = self._visit(item, depth)
             size, height = size + bytes_of_part, max(height, height_of_part)
@@ -149,8 +151,20 @@ class _Plain:
 
 
 def _lengths(values: Iterable[Any]) -> int:
-    """Returns how long the texts among some values are together."""
-    return sum(len(value) for value in values if isinstance(value, str | bytes))
+    """Returns how long the texts among keys are together, and those in tuples with what holds them.
+
+    Args:
+      values: keys, or what stands in a set.
+    """
+    size, rest = 0, list(values)
+    while rest:
+        value = rest.pop()
+        if isinstance(value, tuple | frozenset):
+            size += _VALUE * len(value)
+            rest += value
+        elif isinstance(value, str | bytes):
+            size += len(value)
+    return size
 
 
 def _text(key: Any) -> Any:

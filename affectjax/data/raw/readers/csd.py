@@ -29,6 +29,7 @@ import dataclasses
 import functools
 import json
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,7 +37,7 @@ import h5py
 import numpy as np
 
 from affectjax.data.labels import LabelSpec, parse
-from affectjax.data.limits import Limits, check, check_inside
+from affectjax.data.limits import MIB, Limits, check, check_inside
 from affectjax.data.sequences import FeatureSet, Sequences, Split
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
@@ -49,6 +50,7 @@ _NAMES = {
     "text": ("text", "glove", "bert", "word"),
 }
 _PAUSE = "sp"
+_SEGMENT = 1024  # bytes that the objects of one segment take without their values
 
 
 @dataclasses.dataclass
@@ -59,6 +61,26 @@ class _Segment:
     label: np.ndarray
     arrays: dict[str, np.ndarray]
     words: str
+
+
+@dataclasses.dataclass
+class _Room:
+    """The memory that the segments of one split take.
+
+    Attributes:
+      where: folder and split, for the message.
+      largest_mib: MiB that are allowed.
+      size: bytes that are taken.
+    """
+
+    where: str
+    largest_mib: float
+    size: int = 0
+
+    def take(self, size: int) -> None:
+        """Counts bytes; raises InputError where they are more than what is left."""
+        self.size += size
+        check(self.size, self.largest_mib, self.where)
 
 
 class _WrongEntry(ValueError):
@@ -108,16 +130,12 @@ def read(
                 skipped.skip(str(path), "no fold", video, "stands in no list of folds.json")
         splits = {}
         for name, videos in folds.items():
-            segments, size = [], 0
+            segments, room = [], _Room(f"{path}: {name}", limits.largest_mib)
             for video in videos:
                 try:
-                    found = _segments(tracks, video, aligned, longest, skipped)
+                    segments += _segments(tracks, video, aligned, longest, skipped, room)
                 except _WrongEntry as error:
                     skipped.skip(str(path), name, video, str(error))
-                    continue
-                segments += found
-                size += sum(x.nbytes for segment in found for x in segment.arrays.values())
-                check(size, limits.largest_mib, f"{path}: {name}")
             _check_padded(segments, limits.largest_mib, f"{path}: {name}")
             splits[name] = _split(name, segments, tracks, spec, skipped, path, aligned)
     return FeatureSet(splits)
@@ -216,11 +234,37 @@ class _Track:
         found = self.dataset(video, key)
         if found is None:
             raise _WrongEntry(f"has no features or no intervals in {self.name}")
-        check(found.size * found.dtype.itemsize, self.largest_mib, f"{self.name}: {video}: {key}")
+        where = f"{self.name}: {video}: {key}"
+        check(found.size * found.dtype.itemsize, self.largest_mib, where)
         try:
-            return found[()]
+            return self._texts(found, where) if found.dtype.hasobject else found[()]
+        except (_WrongEntry, InputError):
+            raise
         except (OSError, ValueError) as error:
             raise _WrongEntry(f"cannot be read in {self.name} ({error})") from error
+
+    def _texts(self, found: h5py.Dataset, where: str) -> np.ndarray:
+        """Returns texts of variable length, `[T]` or `[T, 1]`; all may refer to the same long one.
+
+        Args:
+          found: the data set.
+          where: file, video and key, for the message.
+        """
+        text = h5py.check_string_dtype(found.dtype) is not None
+        if not text or not found.shape or found.size != len(found):
+            raise _WrongEntry(
+                f"has {found.dtype} {list(found.shape)} in {self.name}; expected numbers, or a text"
+                " a step"
+            )
+        longest, room = found.file.id.get_filesize(), self.largest_mib * MIB  # none is longer
+        x, size, start = np.empty(found.shape, object), found.size * found.dtype.itemsize, 0
+        while start < len(found):
+            stop = start + max(1, int(min((room - size) // longest, len(found))))
+            x[start:stop] = found[start:stop]
+            size += sum(map(sys.getsizeof, x[start:stop].flat))
+            check(size, self.largest_mib, where)
+            start = stop
+        return x
 
     @functools.cached_property
     def width(self) -> int:
@@ -274,24 +318,31 @@ def _segments(
     aligned: bool,
     longest: Mapping[str, int],
     skipped: SkippedRecords,
+    room: _Room,
 ) -> list[_Segment]:
-    """Returns the segments of one video, cut from all its tracks."""
+    """Returns the segments of one video, cut from all its tracks; spans may overlap."""
     if video not in tracks["label"]:
         raise _WrongEntry("has no label")
     labels, spans = _entry(tracks["label"], video)
     steps = {m: _entry(tracks[m], video) for m in MODALITIES if video in tracks.get(m, ())}
     words = _entry(tracks["words"], video, False) if video in tracks.get("words", ()) else None
+    if aligned and "text" not in steps:
+        steps = {}
     segments = []
     for k, (label, span) in enumerate(zip(labels, spans, strict=True)):
-        cut = {m: _inside(*entry, span) for m, entry in steps.items()}
-        arrays = {m: x for m, (x, _) in cut.items()}
-        if aligned:
-            arrays = _over_words(arrays, cut) if "text" in cut else {}
-        for modality, x in arrays.items():
-            if modality in longest and len(x) > longest[modality]:
+        rows = {m: _rows(times, span) for m, (_, times) in steps.items()}
+        lengths = {m: len(rows["text"] if aligned and len(x) else x) for m, x in rows.items()}
+        for modality, length in lengths.items():
+            if modality in longest and length > longest[modality]:
                 skipped.cut[modality] = skipped.cut.get(modality, 0) + 1
-                arrays[modality] = x[: longest[modality]].copy()  # a view would keep the whole
-        said = _sentence(_inside(*words, span)[0]) if words is not None else ""
+                lengths[modality] = longest[modality]
+        room.take(_SEGMENT + sum(n * steps[m][0][:1].nbytes for m, n in lengths.items()))
+        if aligned:
+            arrays = _over_words(steps, rows, lengths)
+        else:
+            arrays = {m: x[rows[m][: lengths[m]]] for m, (x, _) in steps.items()}
+        said = _sentence(words[0][_rows(words[1], span)]) if words is not None else ""
+        room.take(sys.getsizeof(said))
         segments.append(_Segment(f"{video}[{k}]", label, arrays, said))
     return segments
 
@@ -323,32 +374,35 @@ def _entry(track: _Track, video: str, numbers: bool = True) -> tuple[np.ndarray,
     return features[order], intervals[order]
 
 
-def _inside(
-    features: np.ndarray, intervals: np.ndarray, span: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the steps whose middle lies in a span, with their intervals."""
+def _rows(intervals: np.ndarray, span: np.ndarray) -> np.ndarray:
+    """Returns the rows of the steps `[T, 2]` whose middle lies in a span."""
     middle = intervals.mean(axis=1)
-    chosen = (middle >= span[0]) & (middle < span[1])
-    return features[chosen], intervals[chosen]
+    return np.flatnonzero((middle >= span[0]) & (middle < span[1]))
 
 
 def _over_words(
-    arrays: dict[str, np.ndarray], cut: dict[str, tuple[np.ndarray, np.ndarray]]
+    steps: dict[str, tuple[np.ndarray, np.ndarray]],
+    rows: dict[str, np.ndarray],
+    lengths: dict[str, int],
 ) -> dict[str, np.ndarray]:
     """Returns every modality with one row a word; one without any step in the segment stays empty.
 
     Args:
-      arrays: `[t, D]` by modality.
-      cut: the same with their intervals.
+      steps: `[T, D]` and their intervals `[T, 2]` by modality.
+      rows: the rows of the segment in them.
+      lengths: how many words are kept, by modality.
     """
-    spans = cut["text"][1]
-    result = {"text": arrays["text"]}
-    for modality in arrays:
-        if modality == "text" or not len(arrays[modality]):
-            result.setdefault(modality, arrays[modality])
+    result = {}
+    for modality, (features, intervals) in steps.items():
+        chosen = rows[modality]
+        if modality == "text" or not len(chosen):
+            result[modality] = features[chosen[: lengths[modality]]]
             continue
-        rows = [_finite_mean(_inside(*cut[modality], span)[0]) for span in spans]
-        result[modality] = np.asarray(rows, np.float32).reshape(len(spans), -1)
+        spans = steps["text"][1][rows["text"][: lengths[modality]]]
+        x, times = features[chosen], intervals[chosen]
+        result[modality] = np.empty((len(spans), features.shape[1]), np.float32)
+        for row, span in enumerate(spans):
+            result[modality][row] = _finite_mean(x[_rows(times, span)])
     return result
 
 
