@@ -200,6 +200,7 @@ WRONG = {
     ),
     "an array called": Called(np.ndarray, ((4,),)),
     "an array itself": np.ndarray,
+    "a dtype itself": np.dtype("f4"),
     "a long bytearray": Called(bytearray, (2**60,)),
     "a state of a list": Called(list, (), {"a": 1}),
 }

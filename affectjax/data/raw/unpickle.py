@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from affectjax.data import limits
-from affectjax.data.raw.pickle_arrays import Array, Refused
+from affectjax.data.raw.pickle_arrays import Array, Dtype, Refused
 from affectjax.data.raw.pickle_opcodes import Name, interpret
 from affectjax.errors import InputError
 
@@ -96,6 +96,8 @@ class _Plain:
         """Returns the plain value, its bytes, and how many containers deep it is."""
         if isinstance(value, Name):
             raise Refused(f"{value.words} itself")
+        if isinstance(value, Dtype):
+            raise Refused("a NumPy dtype itself")
         if isinstance(value, Array) and not isinstance(value.content, list):
             if value.dtype is None:
                 raise Refused("an array without content")
