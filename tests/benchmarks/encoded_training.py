@@ -78,7 +78,7 @@ def config_of(data: Path, weights: Path) -> Any:
     config.data.update(dir=str(data), frames=FRAMES, sampling="middle")
     config.model.update(
         weights=str(weights), vision="clip", text="clip", frozen=("text_tower", "image_tower"),
-        flip=0.0, shift=0.0, contrast=0.0, brightness=0.0,
+        flip=0.0, shift=0.0, contrast=0.0, brightness=0.0, token_drop=0.0,
     )  # fmt: skip
     config.stages.missing.update(epochs=1, batch_size=16)
     config.train.update(progress=False, baselines=False)
