@@ -168,6 +168,9 @@ def test_the_page_has_what_missing_modalities_cost(tmp_path):
     ]
     assert "When modalities are missing" in run_report.write(tmp_path).read_text()
     assert run_report.missing_table(tmp_path, "valid") is None
+    folds_of_one = {"mean": of(0.5), "std": of(0.1), "per_fold": {"1": of(0.4), "2": of(0.6)}}
+    file.write_text(json.dumps({"split": "test", "subsets": {"text": folds_of_one}}))
+    assert run_report.missing_table(tmp_path).rows[0][1] == "0.5000 ± 0.1414"
 
 
 def test_what_stands_in_the_way(tmp_path):

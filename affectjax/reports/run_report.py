@@ -63,7 +63,11 @@ def read(workdir: str | Path, split: str) -> tuple[str, Numbers]:
     Raises:
       InputError: the run has no such evaluation.
     """
-    result = _load(workdir, split)
+    return _per_run(_load(workdir, split), workdir)
+
+
+def _per_run(result: dict[str, Any], workdir: str | Path) -> tuple[str, Numbers]:
+    """Returns what `read` does, of eval/<split>.json."""
     kind = "folds" if "per_fold" in result else "seeds"
     (only, *_) = configs.seeds(Workdir(workdir).config())
     each = result.get("per_fold") or result.get("per_seed", {str(only): result})
@@ -84,9 +88,9 @@ def table(workdir: str | Path, split: str = "test") -> str:
 
 
 def _table(workdir: str | Path, split: str) -> Table:
-    kind, each = read(workdir, split)
-    result, summary = _load(workdir, split), metrics.over_seeds(list(each.values()))
-    more = {}
+    result, more = _load(workdir, split), {}
+    kind, each = _per_run(result, workdir)
+    summary = metrics.over_seeds(list(each.values()))
     if "ensemble" in result:
         more["ensemble"] = {name: _number(v) for name, v in result["ensemble"].items()}
     if result.get("interval"):
@@ -106,7 +110,7 @@ def _table(workdir: str | Path, split: str) -> Table:
 def _by_data_set(workdir: str | Path, split: str) -> Table:
     """Returns a column for each of the unpaired data sets, and `_table` where there are none."""
     narrow = _table(workdir, split)
-    cells = {name: mean if std == "-" else f"{mean} ± {std}" for name, mean, std, *_ in narrow.rows}
+    cells = {name: _with_deviation(mean, std) for name, mean, std, *_ in narrow.rows}
     held = [m for m in MODALITIES if any(name.startswith(f"{m}/") for name in cells)]
     if not held:
         return narrow
@@ -151,22 +155,20 @@ def missing_table(workdir: str | Path, split: str = "test") -> Table | None:
         return None
     subsets = content["subsets"]
     summary = {
-        shown: metrics.over_seeds(list(own.get("per_seed", {"": own}).values()))
+        shown: metrics.over_seeds(list(_per_run(own, workdir)[1].values()))
         for shown, own in subsets.items()
     }
     known = next(iter(summary.values()))["mean"]
     judged = (names for names in metrics.MAIN.values() if set(names) <= set(known))
     names = next(judged, tuple(known)[:5])  # a task of others may have metrics of its own
     ordered = sorted(summary, key=lambda shown: -shown.count("+"))
-    rows = [
-        (shown, *(_with_deviation(summary[shown], name) for name in names)) for shown in ordered
-    ]
+    cell = lambda own, name: _with_deviation(*(_number(own[k][name]) for k in ("mean", "std")))  # noqa: E731
+    rows = [(shown, *(cell(summary[shown], name) for name in names)) for shown in ordered]
     return Table(f"{workdir}, {split}, what the model is shown", ("shown", *names), rows)
 
 
-def _with_deviation(summary: Mapping[str, Mapping[str, float]], name: str) -> str:
+def _with_deviation(mean: str, std: str) -> str:
     """Returns the mean of a metric, and its deviation where there is one."""
-    mean, std = (_number(summary[key][name]) for key in ("mean", "std"))
     return mean if std == "-" else f"{mean} ± {std}"
 
 
