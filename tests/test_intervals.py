@@ -93,7 +93,7 @@ def test_one_group_alone_has_no_interval():
 
 def test_unpaired_data_sets_have_intervals_of_each_and_of_their_mean():
     text, audio = np.arange(4.0), np.full(4, 2.0)
-    found = intervals.merge_data_sets(
+    found = evaluator.merge_data_sets(
         {"audio": {"war": audio}, "text": {"war": text, "three/war": text}}
     )
     assert list(found) == ["war", "text/war", "text/three/war", "audio/war"]

@@ -111,16 +111,15 @@ def engine(config: ParallelConfig, seeds: int) -> "Engine":
     devices = jax.devices()
     if _made and devices[0].platform == "cpu":
         devices = devices[: seeds if seeds <= len(devices) else 1]
-    groups = len(devices) if seeds > 1 else 1
-    fair = jax.process_count() == 1 and seeds % groups == 0
-    if config.seeds == "apart" and not fair:
-        raise InputError(
-            f'"config.parallel.seeds" is "apart", but {seeds} seeds cannot be shared evenly by '
-            f"{groups} devices"
-        )
-    if config.seeds == "together" or not fair:
-        groups = 1
-    if config.seeds == "auto" and devices[0].platform != "cpu":
+    platform = devices[0].platform
+    apart = config.seeds == "apart" or (config.seeds == "auto" and platform == "cpu")
+    groups = len(devices) if apart and seeds > 1 else 1
+    if jax.process_count() > 1 or seeds % groups:
+        if config.seeds == "apart":
+            raise InputError(
+                f'"config.parallel.seeds" is "apart", but {seeds} seeds cannot be shared evenly by '
+                f"{groups} devices"
+            )
         groups = 1
     return Engine(config.engine, devices, seeds, groups)
 

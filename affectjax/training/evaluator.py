@@ -20,7 +20,7 @@ from affectjax.data.batches.inputs import Inputs
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 from affectjax.runtime import checkpoints, configs, parallel, steps
-from affectjax.runtime.parallel import Engine, ParallelConfig
+from affectjax.runtime.parallel import Engine
 from affectjax.runtime.workdir import Workdir, write_json
 from affectjax.tasks import base
 from affectjax.training import folds, intervals, run_config
@@ -128,8 +128,7 @@ class Evaluator:
             self._predictors[name] = Predictor(scorer.predict, scorer.modalities, self.engine)
         predictions = self._predictors[name](model, batches, present)
         label = batches.dataset.labels(batches.part)
-        own = [{k: v[s] for k, v in predictions.items()} for s in range(len(self.seeds))]
-        return [scorer.metrics(one, label) for one in own], predictions
+        return [scorer.metrics(own, label) for own in _of_each(predictions)], predictions
 
     def write_results(
         self, workdir: Workdir, model: Model, names: Sequence[str], split: str, stem: str = ""
@@ -157,7 +156,7 @@ class Evaluator:
             for s in range(len(self.seeds))
         ]
         more = {"ensemble": merge_data_sets(averaged)} if len(self.seeds) > 1 else {}
-        more["interval"] = intervals.ends(intervals.merge_data_sets(values))
+        more["interval"] = intervals.ends(merge_data_sets(values))
         result = combine_seeds(per_seed, self.seeds) | more
         fewer = self._subsets(model, split) if base.MAIN in names and stem == "test" else {}
         if jax.process_index() == 0:
@@ -216,11 +215,11 @@ class Evaluator:
         return tuple(merge_data_sets({n: dict.fromkeys(own, 0.0) for n, own in named.items()}))
 
 
-def merge_data_sets(per_set: Mapping[str, metrics.Metrics]) -> metrics.Metrics:
+def merge_data_sets(per_set: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Returns the metrics of one model on several data sets as one.
 
     Args:
-      per_set: by data set.
+      per_set: by data set; numbers, or `[R]` of resampled examples.
 
     Returns:
       Those of `MAIN` as they are; of unpaired ones by "<name>/<metric>", and the mean of those
@@ -234,10 +233,10 @@ def merge_data_sets(per_set: Mapping[str, metrics.Metrics]) -> metrics.Metrics:
     shared = [
         k
         for k, value in next(iter(per_set.values())).items()
-        if isinstance(value, float) and all(k in own for own in per_set.values())
+        if isinstance(value, float | np.ndarray) and all(k in own for own in per_set.values())
     ]
-    means = {k: float(np.mean([own[k] for own in per_set.values()])) for k in shared}
-    return means | named
+    means = {k: np.mean([own[k] for own in per_set.values()], axis=0) for k in shared}
+    return {k: v if v.ndim else float(v) for k, v in means.items()} | named
 
 
 def combine_seeds(per_seed: Sequence[metrics.Metrics], seeds: Sequence[int]) -> dict[str, Any]:
@@ -260,10 +259,18 @@ def _over_examples(
     """
     dataset, part = batches.dataset, batches.part
     label, groups = dataset.labels(part), dataset.groups(part)
-    own = [{k: v[s] for k, v in predictions.items()} for s in range(len(predictions["loss"]))]
-    said = [base.answers(scorer, one, label) for one in own]
-    mean = {name: value.mean(0) for name, value in predictions.items()}
-    return base.measure(scorer, mean, label), intervals.resampled(said, groups)
+    said = [base.answers(scorer, own, label) for own in _of_each(predictions)]
+    return base.measure(scorer, _mean(predictions), label), intervals.resampled(said, groups)
+
+
+def _of_each(predictions: Predictions) -> list[Predictions]:
+    """Returns the predictions of each model, `[N, ...]`, of those of all, `[S, N, ...]`."""
+    return [{k: v[s] for k, v in predictions.items()} for s in range(len(predictions["loss"]))]
+
+
+def _mean(predictions: Predictions) -> Predictions:
+    """Returns the mean prediction `[N, ...]` of the models."""
+    return {name: value.mean(0) for name, value in predictions.items()}
 
 
 def _write_tables(
@@ -277,11 +284,9 @@ def _write_tables(
     """Writes <split>.csv (of several seeds: their mean prediction), and one a seed in seeds/."""
     dataset, part = batches.dataset, batches.part
     ids, labels = dataset.ids(part), dataset.labels(part)
-    mean = {name: value.mean(0) for name, value in predictions.items()}
-    _write_csv(folder / f"{split}.csv", scorer, ids, labels, mean)
+    _write_csv(folder / f"{split}.csv", scorer, ids, labels, _mean(predictions))
     if len(seeds) > 1:
-        for s, seed in enumerate(seeds):
-            own = {name: value[s] for name, value in predictions.items()}
+        for seed, own in zip(seeds, _of_each(predictions), strict=True):
             _write_csv(folder / "seeds" / str(seed) / f"{split}.csv", scorer, ids, labels, own)
 
 
@@ -329,15 +334,14 @@ def open_run(
     workdir = Workdir(path)
     config = workdir.config()
     config = run_config.override(config, overrides)
-    parallel_config = configs.read(ParallelConfig, config["parallel"], "config.parallel")
-    seeds = len(configs.seeds(config))
-    parallel.initialize(parallel_config, seeds)
+    parallel_config = run_config.join(config)
     data, wanted = run_config.data_sets(config), base.evaluated_data_sets(config)
     inputs = {name: saved_inputs.load(saved_inputs.where(workdir.path, name)) for name in wanted}
     split = config["data"]["split"]
     datasets = open_datasets.open_all({name: data[name] for name in wanted}, inputs, (split,))
     task = base.build(config, {n: d.inputs for n, d in datasets.items()}, parallel.AXIS)
-    return workdir, config, datasets, task, parallel.engine(parallel_config, seeds)
+    engine = parallel.engine(parallel_config, len(configs.seeds(config)))
+    return workdir, config, datasets, task, engine
 
 
 def evaluate(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -352,9 +356,7 @@ def evaluate(path: str | Path, overrides: Mapping[str, Any] | None = None) -> di
     """
     config = Workdir(path).config()
     if folds.fold_names(config):
-        wanted = run_config.override(config, overrides or {})["parallel"]
-        wanted = configs.read(ParallelConfig, wanted, "config.parallel")
-        parallel.initialize(wanted, len(configs.seeds(config)))
+        run_config.join(run_config.override(config, overrides or {}))
         again = lambda _, folder: evaluate(folder, overrides)  # noqa: E731
         return folds.run_each(config, path, again, _stem(config, overrides or {}))
     workdir, config, datasets, task, engine = open_run(path, overrides or {})

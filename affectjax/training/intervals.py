@@ -14,7 +14,6 @@ import numpy as np
 
 from affectjax import metrics
 from affectjax.metrics import Answers
-from affectjax.modalities import MODALITIES
 
 RESAMPLES, SEED = 1000, 0
 # Percentiles between which 95 % of the resamples lie.
@@ -42,21 +41,6 @@ def resampled(
         each = [measured(own[prefix], group, times) for own in per_seed]
         found |= {f"{prefix}{name}": np.mean([own[name] for own in each], 0) for name in each[0]}
     return found
-
-
-def merge_data_sets(per_set: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Returns by name `[R]` of unpaired data sets, as `evaluator.merge_data_sets` names them.
-
-    Args:
-      per_set: by name of the data set, see `resampled`; each was resampled by itself.
-    """
-    if not set(per_set) <= set(MODALITIES):
-        return dict(next(iter(per_set.values())))
-    per_set = {m: per_set[m] for m in MODALITIES if m in per_set}
-    first = next(iter(per_set.values()))
-    shared = [name for name in first if all(name in own for own in per_set.values())]
-    means = {name: np.mean([own[name] for own in per_set.values()], axis=0) for name in shared}
-    return means | {f"{m}/{name}": own[name] for m, own in per_set.items() for name in own}
 
 
 def ends(values: Mapping[str, np.ndarray]) -> dict[str, list[float]]:

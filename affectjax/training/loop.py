@@ -19,7 +19,7 @@ from affectjax.data.batches import open_datasets, saved_inputs
 from affectjax.data.batches.dataset import Dataset
 from affectjax.errors import InputError
 from affectjax.runtime import checkpoints, configs, parallel, steps, workdir_lock
-from affectjax.runtime.parallel import Engine, ParallelConfig
+from affectjax.runtime.parallel import Engine
 from affectjax.runtime.preemption import EXIT_CODE, Preemption
 from affectjax.runtime.workdir import MetricWriter, Workdir
 from affectjax.tasks import base
@@ -54,10 +54,9 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
       SystemExit: after a SIGTERM, with the checkpoint on disk.
     """
     given, config = config, run_config.resolve(config)
-    parallel_config = configs.read(ParallelConfig, config["parallel"], "config.parallel")
     settings = configs.read(TrainConfig, config["train"], "config.train")
     seeds = configs.seeds(config)
-    parallel.initialize(parallel_config, len(seeds))
+    parallel_config = run_config.join(config)
     alone = contextlib.nullcontext() if parallel_config.process else workdir_lock.hold(workdir)
     if folds.fold_names(config):
         with alone:

@@ -8,7 +8,7 @@ from typing import Any
 from affectjax.data.batches import config as data_config
 from affectjax.data.batches.config import DataConfig
 from affectjax.errors import InputError
-from affectjax.runtime import configs, optim
+from affectjax.runtime import configs, optim, parallel
 from affectjax.runtime.parallel import ParallelConfig
 from affectjax.tasks import base
 
@@ -49,6 +49,20 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     configs.seeds(whole)
     whole["data"] = data_config.resolve(config["data"], base.data_sets(config), _more(config))
     return whole
+
+
+def join(config: Mapping[str, Any]) -> ParallelConfig:
+    """Joins the processes of a run and makes its devices, see `parallel.initialize`.
+
+    Args:
+      config: the whole one.
+
+    Returns:
+      `config.parallel`.
+    """
+    found = configs.read(ParallelConfig, config["parallel"], "config.parallel")
+    parallel.initialize(found, len(configs.seeds(config)))
+    return found
 
 
 def choose(config: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:

@@ -60,6 +60,8 @@ class StageProgram:
         count = stage.rules.epochs * self.data.steps
         rate = optim.schedule(stage.optim, stage.rules.epochs, self.data.steps)
         self._rates = np.broadcast_to(np.asarray(rate(np.arange(count)), np.float32), count)
+        settings = {name: np.float32(value) for name, value in stage.settings.items()}
+        self._settings = engine.replicate(settings)
         self._optimizer = optim.optimizer(stage.optim)
         key = stage.loss, stage.optim, self.data.pick
         if key not in compiled:
@@ -85,11 +87,8 @@ class StageProgram:
           inputs: of the C steps, see `inputs`.
         """
         count = self.data.steps if self.data.resident else 1
-        numbers = {
-            "rate": self._rates[first : first + count],
-            "settings": dict(self.stage.settings),
-        }
-        numbers = self.engine.replicate(jax.tree.map(np.float32, numbers))
+        rate = self.engine.replicate(self._rates[first : first + count])
+        numbers = {"rate": rate, "settings": self._settings}
         return self._run(state, frozen, self.data.data, numbers, inputs)
 
     def _compile_on_epoch(self) -> Callable[[Tree], Tree] | None:

@@ -34,6 +34,23 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_extractor(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Returns the file that says how a folder's tower is given sound, and what it says.
+
+    {} where there is none. Newer versions of transformers keep it with the rest of the processor.
+
+    Raises:
+      InputError: the file holds no JSON object, or no object of that name.
+    """
+    older, newer = folder / "preprocessor_config.json", folder / "processor_config.json"
+    path = older if older.is_file() else newer
+    content = read_json(path) if path.is_file() else {}
+    content = content.get("feature_extractor", content)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: feature_extractor is {content}; allowed: an object")
+    return path, content
+
+
 def architecture(folder: Path, allowed: Sequence[str]) -> str:
     """Returns which of the `allowed` classes of transformers a folder holds.
 

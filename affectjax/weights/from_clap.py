@@ -12,7 +12,7 @@ from einops import rearrange
 
 from affectjax.errors import InputError
 from affectjax.ops.mel import FrontEnd
-from affectjax.weights.folder import Tensors, Tree, architecture, read_config, read_json
+from affectjax.weights.folder import Tensors, Tree, architecture, read_config, read_extractor
 
 # Of transformers; both have the projection, without which there is no feature to compare.
 CLASSES = ("ClapModel", "ClapAudioModelWithProjection")
@@ -196,13 +196,7 @@ def _front(folder: Path, args: dict[str, Any], fused: bool) -> dict[str, Any]:
       args: of the tower.
       fused: whether the tower was trained on fused pieces, for which other bands were taken.
     """
-    older, newer = folder / "preprocessor_config.json", folder / "processor_config.json"
-    path = older if older.is_file() else newer
-    content = read_json(path) if path.is_file() else {}
-    # Newer versions of transformers keep it with the rest of the processor.
-    content = content.get("feature_extractor", content)
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: feature_extractor is {content}; allowed: an object")
+    path, content = read_extractor(folder)
     for key, allowed in (("padding", "repeatpad"), ("top_db", None)):
         if content.get(key, allowed) != allowed:
             raise InputError(f"{path}: {key} is {content[key]}; allowed: {allowed}")

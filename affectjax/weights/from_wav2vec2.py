@@ -13,7 +13,14 @@ from einops import rearrange
 from affectjax.errors import InputError
 from affectjax.modalities import SAMPLE_RATE
 from affectjax.models.wav2vec2 import GATES
-from affectjax.weights.folder import Tensors, Tree, read_config, read_json, stacked
+from affectjax.weights.folder import (
+    Tensors,
+    Tree,
+    read_config,
+    read_extractor,
+    read_json,
+    stacked,
+)
 
 # By `model_type` in config.json, the class of its config in transformers.
 CONFIGS = {"wav2vec2": "Wav2Vec2Config", "hubert": "HubertConfig", "wavlm": "WavLMConfig"}
@@ -111,13 +118,7 @@ def arguments(folder: str | Path, config: Any) -> dict[str, Any]:
 
 def _normalise(folder: Path) -> bool:
     """Returns whether sounds are normalised: yes where the folder says nothing, as by PyTorch's."""
-    older, newer = folder / "preprocessor_config.json", folder / "processor_config.json"
-    path = older if older.is_file() else newer
-    content = read_json(path) if path.is_file() else {}
-    # Newer versions of transformers keep it with the rest of the processor.
-    content = content.get("feature_extractor", content)
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: feature_extractor is {content}; allowed: an object")
+    path, content = read_extractor(folder)
     rate, normalise = content.get("sampling_rate", SAMPLE_RATE), content.get("do_normalize", True)
     if rate != SAMPLE_RATE:
         raise InputError(f"{path}: sampling_rate is {rate}; allowed: {SAMPLE_RATE}")

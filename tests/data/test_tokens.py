@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import transformers
 
 from affectjax.data.batches.tokenizer import Tokenizer
 from affectjax.errors import InputError
@@ -149,7 +150,6 @@ def test_tokenizer_without_an_end(tmp_path):
 
 
 def test_transformers_reads_what_is_saved(trained, tmp_path):
-    transformers = pytest.importorskip("transformers")
     trained.save(tmp_path)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
     assert (theirs.pad_token_id, theirs.bos_token_id, theirs.eos_token_id) == (0, 1, 2)
