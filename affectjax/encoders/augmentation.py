@@ -19,18 +19,23 @@ class FrameAugmentation:
     """Config keys of what reads frames.
 
     Attributes:
-      flip, shift, contrast, brightness: see `affectjax.ops.augment.flip_and_shift`.
+      flip, shift, contrast, brightness, rotate, zoom, erase: see
+        `affectjax.ops.augment.flip_and_shift`.
     """
 
     flip: float = 0.0
     shift: float = 0.0
     contrast: float = 0.0
     brightness: float = 0.0
+    rotate: float = 0.0
+    zoom: float = 0.0
+    erase: float = 0.0
 
     def __post_init__(self):
         for key, value in vars(self).items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"{key} is {value}; allowed: from 0 to 1")
+            most = {"rotate": 180, "zoom": 0.9}.get(key, 1)
+            if not 0 <= value <= most:
+                raise ValueError(f"{key} is {value}; allowed: from 0 to {most}")
 
     def __call__(self, view: View, key: jax.Array, axis_name: str | None) -> View:
         """Returns `x` and `mask` of a modality, `x` changed.

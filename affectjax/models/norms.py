@@ -1,14 +1,16 @@
-"""Batch norm over the valid examples of the global batch.
+"""Batch norm over the valid examples of the global batch, and group norm over those of an image.
 
-Letters: B examples on this device, D features.
+Letters: B examples on this device, H height, W width, D features, G groups of features.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jax import lax
 
 from affectjax.errors import InputError
@@ -116,3 +118,43 @@ class BatchNorm(nn.Module):
     def _sum(self, value: jax.Array) -> jax.Array:
         """Returns the sum of `value` over the devices."""
         return value if self.axis_name is None else lax.psum(value, self.axis_name)
+
+
+class GroupNorm(nn.Module):
+    """Group norm over the rows of an image that count: no batch, and no padding, has a part in it.
+
+    Attributes:
+      groups: G, a divisor of D.
+      epsilon: added to the variance.
+
+    Source: Wu and He 2018, "Group Normalization".
+    """
+
+    groups: int = 8
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """Normalises each group of the features of an image, then scales and moves each feature.
+
+        Args:
+          x: `[B, H, W, D]`.
+          mask: `[B, H]`, the rows that count; None for all. Of the others, what comes out is of no
+            use.
+
+        Returns:
+          As `x`.
+        """
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        counts = jnp.ones(x.shape[:2], bool) if mask is None else mask
+        counts = counts[:, :, None, None, None]
+        y = rearrange(x, "b h w (g d) -> b h w g d", g=self.groups)
+        # Of one image without any row there is nothing to divide.
+        mean = functools.partial(jnp.mean, axis=(1, 2, 4), keepdims=True, where=counts)
+        some = counts.any(1, keepdims=True)
+        centre = jnp.where(some, mean(y), 0.0)
+        y -= centre
+        variance = jnp.where(some, mean(jnp.square(y)), 1.0)
+        y *= lax.rsqrt(variance + self.epsilon)
+        return rearrange(y, "b h w g d -> b h w (g d)") * scale + bias

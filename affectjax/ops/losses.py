@@ -31,9 +31,21 @@ def l1(score: jax.Array, label: jax.Array) -> jax.Array:
     return jnp.abs(score - label)
 
 
-def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """Returns `[B]` cross-entropies of `logits` `[B, C]` with classes `[B]` int."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, label)
+def cross_entropy(
+    logits: jax.Array, label: jax.Array, smoothing: jax.Array | float | None = None
+) -> jax.Array:
+    """Returns `[B]` cross-entropies of `logits` `[B, C]` with classes `[B]` int.
+
+    Args:
+      logits: `[B, C]`.
+      label: `[B]`.
+      smoothing: the part of a label's weight that all classes share alike; None for none. Source:
+        Szegedy et al. 2016, "Rethinking the Inception Architecture", section 7.
+    """
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+    if smoothing is None:
+        return loss
+    return (1 - smoothing) * loss - smoothing * jax.nn.log_softmax(logits).mean(-1)
 
 
 def binary_tasks(logits: jax.Array, label: jax.Array) -> jax.Array:

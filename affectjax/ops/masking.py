@@ -18,6 +18,18 @@ def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
     return zero_masked(x, mask).sum(-2) / jnp.maximum(count, 1)
 
 
+def standardized(x: jax.Array, mask: jax.Array, epsilon: float = 1e-2) -> jax.Array:
+    """Returns `[B, T, D]`: each feature with mean 0 and deviation 1 over valid steps.
+
+    Args:
+      x: `[B, T, D]`.
+      mask: `[B, T]`; masked steps come out as zeros.
+      epsilon: added to the variance, in the squared unit of `x`.
+    """
+    x = zero_masked(x - masked_mean(x, mask)[:, None], mask)
+    return x * jax.lax.rsqrt(masked_mean(jnp.square(x), mask) + epsilon)[:, None]
+
+
 def last_valid(x: jax.Array, mask: jax.Array) -> jax.Array:
     """Returns `[B, D]`: `x` `[B, T, D]` at the last valid step; zeros where there is none."""
     steps = mask.shape[-1]

@@ -279,3 +279,24 @@ def _to_hertz(mel: np.ndarray, scale: str) -> np.ndarray:
         return 700 * (10 ** (mel / 2595) - 1)
     above = 1000 * 6.4 ** ((np.maximum(mel, 15) - 15) / 27)
     return np.where(mel < 15, mel * 1000 / 15, above)
+
+
+def cut_silence(x: jax.Array, mask: jax.Array, below: float) -> tuple[jax.Array, jax.Array]:
+    """Returns a spectrogram without the silence before and after its sound, and its mask.
+
+    Args:
+      x: `[B, T, M]` in decibels.
+      mask: `[B, T]` bool, true at frames that count, which come first.
+      below: decibels under the loudest frame of a sound that are silence.
+
+    Returns:
+      `[B, T, M]`, the sound first, and `[B, T]`. What was masked, or is silence, is masked.
+    """
+    loud = jnp.where(mask, jax.nn.logsumexp(x * (math.log(10) / 10), axis=-1), -jnp.inf)
+    heard = mask & (loud >= loud.max(-1, keepdims=True) - below * (math.log(10) / 10))
+    steps = jnp.arange(x.shape[1])
+    start = jnp.argmax(heard, axis=-1)
+    stop = x.shape[1] - jnp.argmax(heard[:, ::-1], axis=-1)
+    place = jnp.clip(steps + start[:, None], 0, x.shape[1] - 1)
+    kept = (steps < (stop - start)[:, None]) & heard.any(-1, keepdims=True)
+    return jnp.take_along_axis(x, place[..., None], axis=1), kept

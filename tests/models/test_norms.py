@@ -10,7 +10,7 @@ import pytest
 from conftest import FOUR
 
 from affectjax.errors import InputError
-from affectjax.models.norms import BatchNorm
+from affectjax.models.norms import BatchNorm, GroupNorm
 from affectjax.runtime.parallel import AXIS, ENGINES, Engine
 
 torch = pytest.importorskip("torch")
@@ -213,3 +213,25 @@ def test_statistics_are_in_float32():
     assert y.dtype == jnp.bfloat16
     assert_close(stats, expected_stats, 1e-6)
     np.testing.assert_allclose(y.astype(jnp.float32), expected, rtol=2**-8, atol=0.02)
+
+
+@pytest.mark.parametrize("rows", (5, 3))
+def test_group_norm_is_that_of_torch_over_the_rows_that_count(rows):
+    x = np.random.default_rng(0).normal(2, 3, (2, 5, 4, 6)).astype(np.float32)
+    mask = np.arange(5) < np.array([[rows], [5]])
+    norm = GroupNorm(groups=3)
+    params = {"params": {"scale": np.arange(1.0, 7.0), "bias": np.arange(6.0)}}
+    ours = norm.apply(params, np.where(mask[..., None, None], x, np.nan), mask)
+    module = torch.nn.GroupNorm(3, 6)
+    module.load_state_dict({"weight": torch.arange(1.0, 7.0), "bias": torch.arange(6.0)})
+    for row, given, valid in zip(np.asarray(ours), x, mask, strict=True):
+        with torch.no_grad():
+            theirs = module(torch.from_numpy(given[valid].transpose(2, 0, 1)[None]))[0]
+        np.testing.assert_allclose(row[valid], theirs.numpy().transpose(1, 2, 0), atol=1e-5)
+
+
+def test_group_norm_of_nothing_is_finite_forward_and_backward():
+    x, mask = jnp.ones((2, 3, 2, 8)), jnp.zeros((2, 3), bool)
+    params = GroupNorm().init(jax.random.key(0), x, mask)
+    loss = lambda x: jnp.where(mask[..., None, None], GroupNorm().apply(params, x, mask), 0).sum()  # noqa: E731
+    assert not np.any(jax.grad(loss)(x))

@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import ndimage, stats
 
 from affectjax.ops import augment
 
 B, T, H, W = 6, 2, 5, 7
 FRAMES = np.random.default_rng(0).integers(0, 256, (B, T, H, W, 3)).astype(np.uint8)
 LOUD = {"gain_db": 6.0, "delay": 0.3, "noise": 0.1}
+TURNED = {"flip": 0.5, "shift": 0.2, "rotate": 20.0, "zoom": 0.3, "erase": 0.4}
 LIVELY = {"flip": 0.5, "shift": 0.3, "contrast": 0.4, "brightness": 0.2}
 
 
@@ -142,6 +143,8 @@ def test_a_batch_split_over_devices_changes_the_same(parts):
     def every(frames, sound, bands, mask, axis_name):
         return (
             augment.flip_and_shift(frames, key, axis_name, **LIVELY),
+            augment.flip_and_shift(frames, key, axis_name, **TURNED),
+            *augment.change_speed(bands, mask, key, axis_name, 0.3),
             augment.jitter_waveform(sound, mask, key, axis_name, **LOUD),
             augment.mask_spectrogram(bands, mask, key, axis_name, steps=0.9, bands=0.9, shift=2),
             augment.hide_tokens(mask, key, axis_name, 0.5),
@@ -284,3 +287,66 @@ def test_the_padding_of_a_spectrogram_changes_no_hole():
     longer = np.pad(x, ((0, 0), (0, 7), (0, 0)), constant_values=np.nan)
     ours = change(longer, np.pad(mask, ((0, 0), (0, 7))))[:, : x.shape[1]]
     np.testing.assert_allclose(ours, change(x, mask), rtol=1e-5)
+
+
+def test_turning_and_scaling_is_that_of_scipy():
+    frames = np.random.default_rng(7).uniform(0, 255, (4, 1, 9, 11, 2)).astype(np.float32)
+    angle = np.radians([0.0, 25.0, -40.0, 10.0]).astype(np.float32)
+    scale = np.array([1.0, 1.3, 0.8, 1.0], np.float32)
+    down, right = np.array([0, 1, -2, 0]), np.array([2, 0, 1, 0])
+    ours = augment.turn(frames, np.array([False, False, False, True]), down, right, angle, scale)
+    for b in range(4):
+        given = frames[b, 0, :, ::-1] if b == 3 else frames[b, 0]
+        # From places in the result to places in the picture, around the middle.
+        c, s = np.cos(angle[b]) / scale[b], np.sin(angle[b]) / scale[b]
+        matrix, middle = np.array([[c, -s], [s, c]]), np.array([4.0, 5.0])
+        offset = middle - matrix @ (middle + np.array([down[b], right[b]]))
+        for d in range(2):
+            expected = ndimage.affine_transform(
+                given[..., d], matrix, offset, order=1, mode="nearest"
+            )
+            np.testing.assert_allclose(ours[b, 0, ..., d], expected, atol=0.05)
+
+
+def test_a_turn_by_half_a_circle_is_two_mirrors():
+    none = np.zeros(B)
+    still = (np.zeros(B, bool), none, none)
+    ours = augment.turn(FRAMES, *still, np.full(B, np.pi, np.float32), none + 1)
+    np.testing.assert_allclose(ours, FRAMES[:, :, ::-1, ::-1], atol=0.01)
+
+
+def test_a_grey_square_stands_on_half_of_the_clips():
+    count = 1000
+    frames = np.zeros((count, 2, 10, 10, 3), np.uint8)
+    ours = np.asarray(augment.flip_and_shift(frames, jax.random.key(0), None, erase=0.3))
+    grey = ours == 127.5
+    hidden = grey.any((1, 2, 3, 4))
+    assert stats.binomtest(int(hidden.sum()), count, 0.5).pvalue > 0.01
+    np.testing.assert_array_equal(grey[hidden].sum((2, 3, 4)), 27)
+    np.testing.assert_array_equal(ours[~grey], 0)
+    assert grey[:, 0, 0, 0, 0].any() and grey[:, 0, -1, -1, 0].any()
+
+
+def test_a_faster_sound_is_shorter_and_linear_between_frames():
+    count, steps = 300, 20
+    ramp = np.broadcast_to(np.arange(steps, dtype=np.float32)[:, None], (count, steps, 3))
+    mask = np.arange(steps) < np.where(np.arange(count) % 2, 10, 0)[:, None]
+    given = np.where(mask[..., None], ramp, np.nan)
+    ours, kept = map(np.asarray, augment.change_speed(given, mask, jax.random.key(0), None, 0.5))
+    speeds = []
+    for row, valid in zip(ours[1::2], kept[1::2], strict=True):
+        speed = row[1, 0]
+        np.testing.assert_allclose(row[valid, 0], speed * np.arange(valid.sum()), rtol=1e-5)
+        assert valid.sum() == min(steps, int(9 / speed) + 1)
+        speeds.append(speed)
+    assert not kept[::2].any()
+    assert stats.kstest(speeds, stats.uniform(0.5, 1).cdf).pvalue > 0.01
+
+
+def test_more_holes_hide_more():
+    x, mask = spectrograms()
+    change = lambda holes: augment.mask_spectrogram(  # noqa: E731
+        x, mask, jax.random.key(0), None, steps=0.2, bands=0.2, holes=holes
+    )
+    one, three = ((np.asarray(change(holes)) != x)[mask].mean() for holes in (1, 3))
+    assert 1.8 * one < three < 3 * one

@@ -56,6 +56,18 @@ def test_cross_entropy_by_hand():
     np.testing.assert_allclose(ours, -np.log([0.7, 0.5]), rtol=1e-5)
 
 
+def test_smoothed_labels_are_those_of_torch():
+    torch = pytest.importorskip("torch")
+    logits = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    label = np.array([0, 3, 1, 1, 2])
+    for smoothing in (0.0, 0.1, 0.7):
+        theirs = torch.nn.functional.cross_entropy(
+            *map(torch.from_numpy, (logits, label)), label_smoothing=smoothing, reduction="none"
+        )
+        ours = losses.cross_entropy(logits, label, smoothing)
+        np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-5)
+
+
 def test_binary_tasks_by_hand():
     probability = np.array([[[0.9, 0.1], [0.4, 0.6]], [[0.5, 0.5], [0.8, 0.2]]])  # [B, K, 2]
     ours = losses.binary_tasks(jnp.log(probability), jnp.array([[0, 1], [1, 1]]))

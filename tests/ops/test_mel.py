@@ -261,3 +261,19 @@ def test_what_does_not_fit_is_refused():
     x = noise(1, 900)
     with pytest.raises(ValueError, match="edge is 'reflect'; allowed for sounds that are padded"):
         mel.log_mel(x, CLAP, x == x)
+
+
+def test_silence_is_cut_at_both_ends_and_nowhere_else():
+    x = np.full((3, 8, 2), -90, np.float32)
+    loud = np.array([[2, 5], [0, 7], [0, 0]])
+    x[0, 2], x[0, 5], x[0, 4], x[0, 1] = -20, -49, -80, -52  # 1 is 32 dB below the loudest
+    x[1] = -30
+    mask = np.arange(8) < np.array([8, 7, 0])[:, None]
+    x[~mask] = 60
+    ours, kept = mel.cut_silence(x, mask, 30.0)
+    np.testing.assert_array_equal(kept.sum(1), [4, 7, 0])
+    for row, valid, given, (first, last) in zip(np.asarray(ours), kept, x, loud, strict=True):
+        if valid.any():
+            stop = first + int(valid.sum())
+            np.testing.assert_array_equal(row[np.asarray(valid)], given[first:stop])
+            assert stop in (last, last + 1)

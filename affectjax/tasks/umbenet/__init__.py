@@ -11,7 +11,7 @@ Letters: B examples, M modalities, C classes, N prompts, k chosen prompts.
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax
@@ -65,6 +65,7 @@ class UMBEnetStage(StageConfig):
         of some modality's activations in the last epoch.
       subset_loss: weight of the mean cross-entropy of the other subsets of an example's modalities,
         see `Task`; 0 for none. It is not for a stage that shows "one".
+      label_smoothing: see `affectjax.ops.losses.cross_entropy`, in training alone.
     """
 
     shows: str = "subset"
@@ -72,9 +73,14 @@ class UMBEnetStage(StageConfig):
     stop_accuracy: float = 0.0
     transfer_threshold: float = 0.5
     subset_loss: float = 0.0
+    label_smoothing: float = 0.0
 
     def __post_init__(self):
         super().__post_init__()
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                f"label_smoothing is {self.label_smoothing}; allowed: from 0 to below 1"
+            )
         if self.subset_loss < 0 or (self.subset_loss and self.shows == "one"):
             raise ValueError(
                 f"subset_loss is {self.subset_loss}; allowed: 0 or more, and 0 where shows is 'one'"
@@ -133,6 +139,8 @@ class Task:
             settings = {"shows": SHOWS.index(read.shows), "usage_penalty": read.usage_penalty}
             if read.subset_loss and len(self.modalities) > 1:
                 settings["subset_loss"] = read.subset_loss
+            if read.label_smoothing:
+                settings["label_smoothing"] = read.label_smoothing
             stages.append(
                 Stage(
                     name=name,
@@ -173,6 +181,7 @@ class Task:
         shows: jax.Array,
         usage_penalty: jax.Array,
         subset_loss: jax.Array | None = None,
+        label_smoothing: jax.Array | None = None,
     ) -> tuple[jax.Array, tuple[Tree, Measurements]]:
         """Returns this device's part of the loss: cross-entropies, pull, and L1 of the gates.
 
@@ -181,6 +190,7 @@ class Task:
         """
         s = self.settings
         drop, show, change, adapt = jax.random.split(rng, 4)
+        entropy = functools.partial(losses.cross_entropy, smoothing=label_smoothing)
         batch = self._show(shows, variables, batch, show, apart=subset_loss is not None)
         batch = self._augment(batch, change)
         model = self.model.clone(usage_penalty=usage_penalty)
@@ -196,13 +206,14 @@ class Task:
             losses.weighted_mean, weight=batch["weight"], axis_name=self.axis_name
         )
         terms = {
-            "cross_entropy": mean(losses.cross_entropy(logits, batch["label"])),
+            "cross_entropy": mean(entropy(logits, batch["label"])),
             "pull": s.pull * mean(out["pull"]),
             "l1": s.l1 * out["l1"],
         }
         if subset_loss is not None:
             again = jax.random.fold_in(drop, 1)
-            terms["subsets"] = subset_loss * self._of_subsets(model, params, batch, out, again)
+            apart = self._of_subsets(model, params, batch, out, again, entropy)
+            terms["subsets"] = subset_loss * apart
         loss = sum(terms.values())
         right = logits.argmax(-1) == batch["label"]
         share = pool["epoch"].sum(0) / jnp.maximum(pool["epoch"].sum(), 1)
@@ -217,7 +228,13 @@ class Task:
         return loss, ({POOL: {"pool": pool}}, measured)
 
     def _of_subsets(
-        self, model: UMBEnet, params: Tree, batch: Batch, out: Mapping[str, Any], key: jax.Array
+        self,
+        model: UMBEnet,
+        params: Tree,
+        batch: Batch,
+        out: Mapping[str, Any],
+        key: jax.Array,
+        entropy: Callable[[jax.Array, jax.Array], jax.Array],
     ) -> jax.Array:
         """Returns this device's part of the mean cross-entropy of the subsets that are not shown.
 
@@ -232,6 +249,7 @@ class Task:
           batch: with `shown`.
           out: of the network, for that batch.
           key: for dropout.
+          entropy: of logits `[N, C]` and labels `[N]`, `[N]`.
         """
         sets = np.array(list(itertools.product((False, True), repeat=len(self.modalities)))[1:])
         present = jnp.stack([batch["present"][m] for m in self.modalities], axis=1)[:, None]
@@ -247,7 +265,7 @@ class Task:
             method="of_subsets",
         )
         label = jnp.repeat(batch["label"], len(sets))
-        loss = losses.cross_entropy(rearrange(logits, "b s c -> (b s) c"), label)
+        loss = entropy(rearrange(logits, "b s c -> (b s) c"), label)
         weight = jnp.ravel(counts * batch["weight"][:, None])
         return losses.weighted_mean(loss, weight, self.axis_name)
 
