@@ -305,6 +305,25 @@ def test_ids_and_labels_that_are_wrong(tmp_path, monkeypatch):
     assert "twice" in reasons[0] and "'gald'" in reasons[1] and "2" in reasons[2]
 
 
+def test_the_first_of_an_id_that_stands_twice_is_kept(tmp_path):
+    rows = (("a", "train", "sad", "", "", "x"), ("a", "train", "glad", "", "", "y"))
+    raw = raw_files(tmp_path / "raw", (*rows, ("b", "train", "glad", "", "", "z")))
+    found = diagnose(raw)
+    assert found.splits["train"].count == 2 and "a of train: stands twice" in found.problems[0]
+    folder = prepare(raw, tmp_path / "data")
+    assert [e["transcript"] for e in examples(folder, "train").values()] == ["x", "z"]
+
+
+def test_as_many_are_skipped_as_the_published_set_lacks(tmp_path, monkeypatch):
+    labels = (0, 1, 7, 7)
+    listed = [Clip(str(i), label, "train", text="x") for i, label in enumerate(labels)]
+    for gaps, problems in ((0, 1), (1, 1), (2, 0), (None, 0)):
+        made(monkeypatch, listed, gaps=gaps)
+        found = diagnose(tmp_path, "made")
+        assert len(found.problems) == problems
+        assert found.warnings[0].startswith("2 examples cannot") == (not problems)
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_a_split_without_anything_usable(tmp_path, monkeypatch, count):
     clips = [Clip("a", 0, "train", text="x"), Clip("b", "no", "valid", text="x")][: count + 1]
@@ -432,7 +451,7 @@ def test_the_doctor_finds_what_cannot_be_used(tmp_path):
     assert {name for _, name in found.skipped} == set(REASONS)
     for (_, name), reason in found.skipped.items():
         assert REASONS[name] in reason
-    assert found.problems == () and found.warnings[0].startswith("4 examples cannot be used")
+    assert len(found.problems) == 1 and found.problems[0].startswith("4 examples cannot be used")
     text = doctor.format(found)
     assert "Skipped: 4\n" in text and "  train: bad_4: has no modality" in text
 
@@ -461,7 +480,7 @@ PROBLEMS = {
 @pytest.mark.parametrize(("clips", "words"), PROBLEMS.values(), ids=PROBLEMS.keys())
 def test_what_would_spoil_a_training(monkeypatch, tmp_path, clips, words):
     listed = [Clip(name, said, split, folds, text="x") for name, said, split, folds in clips]
-    made(monkeypatch, listed)
+    made(monkeypatch, listed, gaps=None)
     assert diagnose(tmp_path, "made").problems == (words,)
 
 

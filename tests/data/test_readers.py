@@ -531,7 +531,7 @@ def test_plain_errors(tmp_path):
         folder = plain(tmp_path / "c", ROWS, audio=text, audio_lengths=np.array([9, 1, 1]))
         read(folder, MOOD)
     with pytest.raises(InputError, match="has no array of text, audio, vision"):
-        read(plain(tmp_path / "d", ROWS, smell=text), MOOD)
+        read(plain(tmp_path / "d", ROWS, text_mask=np.ones((3, 2), bool)), MOOD)
     with pytest.raises(InputError, match=r"features.npz: text is an array of Python objects"):
         read(plain(tmp_path / "e", ROWS, text=np.array([{}] * 3, object)), MOOD)
     (tmp_path / "a" / "labels.csv").write_text("id,label\na,1\n")

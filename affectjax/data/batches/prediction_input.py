@@ -23,7 +23,7 @@ from affectjax.data.clip import Clip
 from affectjax.data.media import containers, decoding, faces
 from affectjax.data.prepare import clip_storage, request, write
 from affectjax.data.prepare.clip_storage import Storage
-from affectjax.data.raw import file_lists, sets
+from affectjax.data.raw import sets, tables
 from affectjax.data.raw.dataset import CLIPS
 from affectjax.data.raw.sets import clips as own_clips
 from affectjax.errors import InputError
@@ -43,7 +43,7 @@ def listed(
 
     Args:
       source: a video, sound or image file, whose name is its id; a folder, each file in it a clip;
-        a csv with the columns of the data set `clips`, `split` and `label` not needed; or None.
+        a table with the columns of the data set `clips`, `split` and `label` not needed; or None.
       text: what is said in the one file, or alone; None for nothing.
       allow_outside: whether the files of a csv may lie outside its folder.
 
@@ -58,12 +58,12 @@ def listed(
         return [Clip(SENTENCE, None, "", text=text)], []
     if not os.path.exists(source):
         raise InputError(f"{source}: no such file or folder")
-    table = source.suffix.lower() == ".csv"
+    table = source.suffix.lower() in tables.SUFFIXES
     if not source.is_dir() and not table:
         return [_of_file(source, text)], []
     if text is not None:
         raise InputError(
-            f"--text goes with one file or with none, and {source} may hold many; in a csv the "
+            f"--text goes with one file or with none, and {source} may hold many; in a table the "
             "column text says what each clip says"
         )
     return _of_table(source, allow_outside) if table else _of_folder(source)
@@ -82,7 +82,7 @@ def _of_folder(folder: Path) -> tuple[list[Clip], Failed]:
     for path in paths:
         try:
             if path.is_dir():
-                raise InputError(f"{path}: is a folder; a csv can name it as a clip of frames")
+                raise InputError(f"{path}: is a folder; a table can name it as a clip of frames")
             clips.append(_of_file(path))
         except (InputError, OSError) as error:
             failed.append((path.name, str(error)))
@@ -90,15 +90,9 @@ def _of_folder(folder: Path) -> tuple[list[Clip], Failed]:
 
 
 def _of_table(table: Path, allow_outside: bool) -> tuple[list[Clip], Failed]:
-    columns, rows = file_lists.table(table, ("id",))
-    if not set(own_clips.MODALITIES) & set(columns):
-        raise InputError(
-            f"{table}: has none of the columns {', '.join(own_clips.MODALITIES)}; found "
-            f"{', '.join(columns)}"
-        )
     clips: dict[str, Clip] = {}
     failed = []
-    for row in rows:
+    for row in own_clips.read(table, ("id",)):
         name = row.values["id"]
         try:
             if not name:
@@ -106,7 +100,7 @@ def _of_table(table: Path, allow_outside: bool) -> tuple[list[Clip], Failed]:
             if name in clips:
                 raise InputError("stands twice; the first is kept")
             if row.longer:
-                raise InputError("has too many values; one with a comma in it needs double quotes")
+                raise InputError(tables.LONGER)
             values = {"label": "", "split": ""} | row.values
             clips[name] = own_clips.clip(values, table.parent.resolve(), allow_outside)
         except InputError as error:
