@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import math
 import os
-import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from absl import logging
 from affectjax.data.batches.config import DataConfig
 from affectjax.data.batches.inputs import Features, Frames, Inputs, Record
 from affectjax.data.clip import Clip
-from affectjax.data.media import containers, decoding, faces
+from affectjax.data.media import decoding, faces
 from affectjax.data.prepare import clip_storage, request, write
 from affectjax.data.prepare.clip_storage import Storage
 from affectjax.data.raw import sets, tables
@@ -31,9 +30,6 @@ from affectjax.modalities import SAMPLE_RATE
 
 Failed = list[tuple[str, str]]
 SENTENCE = "text"  # the id of a sentence that comes with no file
-_CUT = 0.5  # seconds that a whole file may lack of what its header says
-# Their headers say no length: what a decoder tells is guessed from the bit rate.
-_GUESSED = ("aac",)
 
 
 def listed(
@@ -176,8 +172,7 @@ class Reader:
           InputError: a file of it cannot be read.
         """
         needed = self._needed(clip)
-        record, counts = self._decode(needed)
-        notes = [note for file in _played(needed) if (note := cut_short(file))]
+        record, counts, notes = self._decode(needed)
         if counts and not max(counts):
             notes.append(f"no face was found in {len(counts)} frames: whole frames are seen")
         if counts and max(counts) > 1:
@@ -201,7 +196,7 @@ class Reader:
           InputError: a file of it cannot be read.
         """
         clip = self._needed(clip)
-        files = _played(clip)
+        files = clip_storage.played(clip)
         sound = clip_storage.sound_file(clip)
         for start, end in windows(max(map(decoding.duration, files), default=0.0), window, hop):
             count, largest = self._storage.keep_frames, self._storage.picture_mib
@@ -216,6 +211,13 @@ class Reader:
             )
             yield start, end, self._decode(part)[0]
 
+    def unheard(self, window: float) -> list[str]:
+        """Returns a sentence about the sound of a window that is longer than the model hears."""
+        heard = self._inputs.kinds["audio"].samples / SAMPLE_RATE
+        if window <= heard:
+            return []
+        return [f"each window lasts {window:.1f} s: the first {heard:.1f} s of its sound are heard"]
+
     def _needed(self, clip: Clip) -> Clip:
         """Returns the clip without what the model does not read."""
         changes: dict[str, Any] = {}
@@ -227,8 +229,8 @@ class Reader:
             changes |= {"text": None}
         return dataclasses.replace(clip, **changes)
 
-    def _decode(self, clip: Clip) -> tuple[Record, list[int]]:
-        """Returns the record of a clip, and how many faces are in each frame that was looked at."""
+    def _decode(self, clip: Clip) -> tuple[Record, list[int], list[str]]:
+        """Returns the record of a clip, how many faces are in each frame looked at, and notes."""
         looks = clip.video is not None or clip.frames is not None
         detector = _Counted(self._detector) if looks and self._detector else None
         found = clip_storage.decode(clip, self._storage, detector, generated=False)
@@ -239,7 +241,7 @@ class Reader:
             for m, x in (("audio", found.sound), ("vision", found.frames))
             if m in self.readable
         }
-        return record, detector.counts if detector else []
+        return record, detector.counts if detector else [], list(found.notes)
 
     def _left_out(self, clip: Clip, record: Record) -> Iterator[str]:
         """Yields a sentence for what is longer than the model reads, or of no use to it."""
@@ -282,30 +284,3 @@ def windows(duration: float, window: float, hop: float) -> list[tuple[float, flo
         return []
     count = math.ceil((duration - window) / hop - 1e-6) + 1
     return [(i * hop, min(i * hop + window, duration)) for i in range(count)]
-
-
-def cut_short(path: Path) -> str | None:
-    """Returns in words that a media file ends before its header says, None where it does not.
-
-    Raises:
-      InputError: the file cannot be read as media.
-    """
-    with containers.opened(path) as container:
-        guessed = container.format.name in _GUESSED
-        said = 0.0 if guessed else (container.duration or 0) / 1e6
-    have = decoding.duration(path)
-    if said > have + _CUT:
-        return f"{path.name} ends after {have:.1f} of {said:.1f} s: it seems to be cut"
-    with path.open("rb") as file:
-        kind, size = struct.unpack("<4sI", file.read(8).ljust(8))
-    missing = size + 8 - path.stat().st_size
-    # wav and avi say their bytes; a recorder that cannot go back leaves the greatest number.
-    if kind == b"RIFF" and missing > 1 and size < 2**31 - 1:
-        return f"{path.name} lacks its last {missing} bytes: it seems to be cut"
-    return None
-
-
-def _played(clip: Clip) -> list[Path]:
-    """Returns the files of a clip that have a time: no image, and no folder of frames."""
-    files = dict.fromkeys(f for f in (clip.video, clip_storage.sound_file(clip)) if f is not None)
-    return [f for f in files if f.is_file() and f.suffix.lower() not in decoding.IMAGES]

@@ -60,6 +60,7 @@ class ClipExamples(Examples):
         self._storage, self._generated = storage, generated
         self.splits = tuple(clips)
         self._size = self._faceless = 0
+        self._noted: dict[str, str] = {}  # by clip, what of its files was not used
 
     def read(self, split: str) -> Iterator[Example]:
         """Yields the examples of a split that can be used, and skips the others."""
@@ -74,6 +75,8 @@ class ClipExamples(Examples):
                 self._skipped.skip(self._name, split, clip.id, _NOTHING)
             else:
                 self._faceless += found.faces == 0
+                if found.notes:
+                    self._noted[clip.id] = found.notes[0]
                 if found.frames and not self._size:
                     self._size = len(codec.decode(found.frames[0]))
                 media = {"audio": found.sound, "vision": found.frames}
@@ -83,10 +86,17 @@ class ClipExamples(Examples):
         """Returns how frames and sound are stored, and in how many clips no face was found."""
         if self._faceless:
             logging.warning("%s: no face was found in %d clips", self._name, self._faceless)
+        if self._noted:
+            name, note = next(iter(self._noted.items()))
+            logging.warning(
+                "%s: %d clips were not read as a whole, first %s: %s",
+                *(self._name, len(self._noted), name, note),
+            )
         vision = {"size": self._size, "encoding": self._storage.image_encoding}
         return {
             "inputs": {"audio": {"rate": SAMPLE_RATE}, "vision": vision},
             "without_face": self._faceless,
+            "not_whole": len(self._noted),
             "cleaned": {},
         }
 
