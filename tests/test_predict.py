@@ -581,7 +581,9 @@ def test_a_table_with_wrong_rows(run, raw, tmp_path):
         assert entry["input"] == name and words in entry["reason"]
     allowed = run_on(run, path, output=tmp_path / "out", allow_outside=True)
     assert [p["id"] for p in allowed["predictions"]] == ["good", "out"]
-    with pytest.raises(InputError, match="column 'mood' is unknown; allowed: id, split, label, vid"):
+    with pytest.raises(
+        InputError, match="column 'mood' is unknown; allowed: id, split, label, vid"
+    ):
         run_on(run, table(folder / "y.csv", [("a", "b")], ("id", "mood")))
     with pytest.raises(InputError, match="none of the columns video, audio, text; found id, label"):
         run_on(run, table(folder / "y.csv", [("a", "b")], ("id", "label")))

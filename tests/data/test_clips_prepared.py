@@ -456,6 +456,41 @@ def test_the_doctor_finds_what_cannot_be_used(tmp_path):
     assert "Skipped: 4\n" in text and "  train: bad_4: has no modality" in text
 
 
+def test_the_doctor_decodes_a_sample(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (10, 48, 64, 3), np.uint8)
+    folder = tmp_path / "raw"
+    rows = [
+        ("loud", "train", "sad", "loud.mkv", "", ""),
+        ("quiet", "train", "glad", "", "quiet.wav", ""),
+        ("blank", "train", "sad", "blank.mkv", "", "words"),
+        ("words", "test", "sad", "", "", "words"),
+    ]
+    folder.mkdir()
+    table(folder, rows)
+    media_files.write(folder / "loud.mkv", noise, media_files.tone(1, 48000), sound_rate=48000)
+    wav = {"sound_codec": "pcm_s16le", "form": "s16"}
+    media_files.write(folder / "quiet.wav", sound=np.zeros(48000, np.float32), **wav)
+    media_files.packets(folder / "blank.mkv", "mpeg4", [bytes(50)] * 3)
+    found = diagnose(folder)
+    media = found.media
+    assert (media.decoded, media.total, set(media.broken)) == (2, 3, {("train", "blank")})
+    assert media.samples == {48000: 1, 16000: 1} and media.sizes == {"64 x 48": 1}
+    assert media.seconds == pytest.approx((1.0, 3.0), abs=0.05) and media.pictures == (10.0,)
+    assert (media.faces, media.looked, media.silent) == (0, 1, ("quiet",))
+    assert found.splits["train"].count == 2 and "blank of train: " in found.problems[0]
+    assert "no frame of its video stream can be decoded" in found.problems[0]
+    text = doctor.format(found)
+    for words in (
+        "media: 3 of 3 clips decoded\n  broken  1\n  seconds 1.0 to 3.0",
+        "  sound   samples a second 16000: 1, 48000: 1",
+        "  video   64 x 48: 1; pictures a second 10.0 to 10.0",
+        "  faces   in 0 of 1",
+        "1 of 2 sounds are silent, first quiet",
+        "no face was found in any of 1 clips",
+    ):
+        assert words in text
+
+
 PROBLEMS = {
     "no train": ([("a", 0, "test", {})], "there is no split named train; there are test"),
     "one label": (

@@ -23,6 +23,7 @@ from affectjax.data.labels import LabelSpec
 from affectjax.data.media import codec, decoding, faces
 from affectjax.data.prepare.clip_storage import Decoded, Storage, decode, sound_file
 from affectjax.data.prepare.examples import Example, Examples, Seen, usable
+from affectjax.data.prepare.media_report import SAMPLE, MediaReport, report
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 from affectjax.modalities import SAMPLE_RATE
@@ -100,6 +101,23 @@ class ClipExamples(Examples):
             "cleaned": {},
         }
 
+    def sample(self) -> MediaReport | None:
+        """Decodes a few clips, skips those that do not decode, and returns what was seen.
+
+        None where there are no media to decode.
+        """
+        if self._generated:
+            return None
+        clips = [c for those in self._clips.values() for c in those if _has_media(c)]
+        chosen = [(clips[i], None) for i in codec.choose(len(clips), SAMPLE)]
+        detector = functools.partial(faces.detector, self._storage.detector)
+        work = functools.partial(_decode_safely, storage=self._storage, generated=False)
+        found = [(clip, what) for clip, _, what in _in_order(chosen, work, detector)]
+        for clip, what in found:
+            if isinstance(what, str):
+                self._skipped.skip(self._name, clip.split, clip.id, what)
+        return report(found, len(clips)) if found else None
+
     def look(self, split: str) -> Iterator[Seen]:
         """Yields what the doctor sees of a split; opens its files, but does not decode them."""
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -111,6 +129,11 @@ class ClipExamples(Examples):
                 else:
                     words = len((clip.text or "").split())
                     yield Seen(clip.id, label, has, words, clip.folds)
+
+
+def _has_media(clip: Clip) -> bool:
+    media = (clip.video, clip.audio, clip.frames, clip.waveform)
+    return any(part is not None for part in media)
 
 
 def _probe(

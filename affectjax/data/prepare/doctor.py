@@ -10,6 +10,7 @@ import numpy as np
 from affectjax.data.labels import LabelSpec
 from affectjax.data.prepare.examples import Seen
 from affectjax.data.prepare.feature_report import FeatureReport
+from affectjax.data.prepare.media_report import MediaReport
 from affectjax.modalities import MODALITIES
 
 _TRAIN = "train"
@@ -52,6 +53,7 @@ class Diagnosis:
       checksums: sha256 by file name.
       problems: what would spoil a training.
       warnings: what a preparation mends or what one should know.
+      media: of clips, what a sample of them looks like; None where there are no media.
     """
 
     splits: dict[str, Group]
@@ -60,6 +62,7 @@ class Diagnosis:
     checksums: dict[str, str]
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
+    media: MediaReport | None = None
 
 
 def examine(
@@ -71,6 +74,7 @@ def examine(
     skipped: Reasons | None = None,
     test_only: bool = False,
     gaps: int | None = None,
+    media: MediaReport | None = None,
 ) -> Diagnosis:
     """Returns what a data set holds and what is wrong with it.
 
@@ -82,6 +86,7 @@ def examine(
       skipped: by (split, id), what cannot be used, complete once `splits` were looked at.
       test_only: whether the set has nothing to train on, and need not have.
       gaps: how many examples may be skipped before it is a problem; None for any number.
+      media: of clips, what a sample of them looks like.
     """
     reports = reports or {}
     seen = {split: list(examples) for split, examples in splits.items()}
@@ -103,8 +108,10 @@ def examine(
             *facts,
             *(() if too_many else lost),
             *_warnings(groups, folds),
+            *(media.warnings() if media else ()),
             *_unnamed(trained),
         ),
+        media=media,
     )
 
 
@@ -120,6 +127,8 @@ def format(diagnosis: Diagnosis) -> str:
     for fold, parts in diagnosis.folds.items():
         for split, group in parts.items():
             lines += _lines(f"fold {fold}, {split}", group)
+    if diagnosis.media:
+        lines += ["", *diagnosis.media.lines()]
     lists = {"Skipped": [f"{s}: {i}: {why}" for (s, i), why in diagnosis.skipped.items()]}
     lists |= {"Warnings": diagnosis.warnings, "Problems": diagnosis.problems}
     for title, entries in lists.items():

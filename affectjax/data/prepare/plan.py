@@ -157,7 +157,12 @@ def _of_clips(wanted: Request) -> Plan:
 
     def examine() -> doctor.Diagnosis:
         examples = read()
-        splits = {split: list(examples.look(split)) for split in examples.splits}
+        media = examples.sample()
+        broken = media.broken if media else {}
+        splits = {
+            split: [seen for seen in examples.look(split) if (split, seen.id) not in broken]
+            for split in examples.splits
+        }
         # A split of which nothing could even be listed is there as well.
         splits |= {split: [] for split, _ in skipped.reasons if split not in splits}
         return doctor.examine(
@@ -166,6 +171,7 @@ def _of_clips(wanted: Request) -> Plan:
             skipped=skipped.reasons,
             test_only=dataset.test_only,
             gaps=dataset.gaps,
+            media=media,
         )
 
     return Plan(wanted.folder, spec, options, read, skipped, examine)
