@@ -144,6 +144,29 @@ def test_mmsa_words_of_bytes(tmp_path):
     assert found.transcripts == ("hello", "a", "b")
 
 
+def test_words_that_are_not_there(tmp_path):
+    skipped = SkippedRecords(strict=False)
+    words = [None, float("nan"), "b"]
+    part = mult_split() | {"id": np.array(["v1", None, float("nan")], object)}
+    for path in (
+        mmsa(tmp_path / "a.pkl", id=["v1", *words[:2]], raw_text=words),
+        dump(tmp_path / "b_data.pkl", {"train": part}),
+    ):
+        skipped.reasons.clear()
+        found = read(path, skipped=skipped).splits["train"]
+        assert found.ids == ("v1", "train_1", "train_2")
+        assert skipped.reasons == {("train", f"train_{row}"): "has no id" for row in (1, 2)}
+        assert found.transcripts in (("", "", "b"), None)
+    with pytest.raises(InputError, match="train: raw_text: holds a list; expected a text an exam"):
+        read(mmsa(tmp_path / "c.pkl", raw_text=[["so", "good"], "a", "b"]))
+
+
+def test_mmsa_classes_of_bytes(tmp_path):
+    part = mmsa_split() | {"annotations": np.array([b"happy", b"sad", b"sad"])}
+    path = dump(tmp_path / "a.pkl", {"train": part})
+    assert read(path, MOOD).splits["train"].label.tolist() == [1, 0, 0]
+
+
 def test_pickles_are_no_larger_than_allowed(tmp_path):
     paths = (
         mmsa(tmp_path / "a.pkl", text=np.zeros((3, 2**16, 6)), text_bert=None),

@@ -48,6 +48,8 @@ def listed(
     """
     if text is not None and not text.strip():
         raise InputError("--text is blank; leave it out where nothing is said")
+    if text is not None and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise InputError("--text has bytes that are no UTF-8")
     if source is None:
         if text is None:
             raise InputError("--input and --text are both missing: what should be recognised?")
