@@ -606,6 +606,12 @@ def test_arguments_that_are_wrong(run, raw, tmp_path):
             run_on(run, source, **{"output": tmp_path / "out"} | options)
 
 
+def test_a_text_that_is_no_utf8():
+    said = b"d\xe9j\xe0".decode("utf-8", "surrogateescape")  # as Python hands arguments over
+    with pytest.raises(InputError, match="--text has bytes that are no UTF-8"):
+        prediction_input.listed(None, said)
+
+
 def test_workdirs_without_a_model(start, run, tmp_path):
     child = start("predict", f"--checkpoint={tmp_path / 'none'}", "--text=hm")
     code, out, err = child.wait()

@@ -1,5 +1,6 @@
 """Raw clips to a prepared folder and back, and what the doctor says of them."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -111,6 +112,26 @@ def test_a_folder_without_its_index_is_refused(stored, tmp_path):
         InputError, match=r"examples\.json: is not there; prepare the data set again"
     ):
         prepared.open_prepared(folder).index("train")
+
+
+def test_a_damaged_folder_is_refused(stored, tmp_path):
+    def read(folder):
+        found = prepared.open_prepared(folder)
+        for split in found.splits:
+            found.index(split)
+            list(found.source(split)[i] for i in range(len(found.source(split))))
+
+    read(stored)
+    files = [file.name for file in stored.iterdir() if file.is_file()]
+    assert len(files) > 5
+    for number, name in enumerate(files):
+        folder = shutil.copytree(stored, tmp_path / str(number))
+        whole = (folder / name).read_bytes()
+        half = [whole[: len(whole) // 2]]
+        for content in [*half, b"[" * 100000, b"[1]", b"{}"] if "json" in name else half:
+            (folder / name).write_bytes(content)
+            with contextlib.suppress(InputError):
+                read(folder)
 
 
 def test_it_is_a_tfds_data_set(stored):

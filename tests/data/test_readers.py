@@ -491,6 +491,20 @@ def test_csd_words_that_are_no_texts(tmp_path):
     assert "expected numbers, or a text a step" in skipped.reasons["train", "v1"]
 
 
+def test_csd_damage_of_any_kind(tmp_path):
+    raw = csd(tmp_path / "raw", {"train": ["v1", "v2"]})
+    file, whole = raw / "covarep.csd", (raw / "covarep.csd").read_bytes()
+    refused = 0
+    for at in range(0, len(whole), 331):
+        file.write_bytes(whole[:at] + b"\xff" * 16 + whole[at + 16 :])
+        try:
+            read(raw, skipped=SkippedRecords(strict=False))
+        except InputError as error:
+            refused += 1
+            assert "covarep.csd" in str(error) or "raw" in str(error)
+    assert refused
+
+
 def test_csd_aligned_segment_without_words(tmp_path):
     raw = csd(tmp_path / "raw", {"train": ["v1"]})
     csd_file(raw / "glove.csd", "glove", {"v1": ([[1, 10]], [[0, 1]])})

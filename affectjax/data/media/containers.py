@@ -249,6 +249,7 @@ def _decode(container: av.container.InputContainer, stream: Any) -> Iterator[Any
     flush = av.Packet()
     flush.time_base = stream.time_base
     total = failed = corrupt = 0
+    name, kind = container.name, stream.type  # when this ends, the container may be closed
     try:
         for packet in itertools.chain(packets(container, stream), (flush,)):
             total += 1
@@ -262,12 +263,9 @@ def _decode(container: av.container.InputContainer, stream: Any) -> Iterator[Any
                 yield frame
     finally:
         if failed:
-            note(
-                container.name,
-                f"is damaged: {failed} of {total} packets of its {stream.type} cannot be decoded",
-            )
+            note(name, f"is damaged: {failed} of {total} packets of its {kind} cannot be decoded")
         if corrupt:
-            note(container.name, f"is damaged: {corrupt} frames of its {stream.type} are in part")
+            note(name, f"is damaged: {corrupt} frames of its {kind} are in part")
 
 
 def _note_others(container: av.container.InputContainer, stream: Any, kind: str) -> None:
