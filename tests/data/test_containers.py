@@ -139,6 +139,12 @@ def test_sound_whose_times_are_no_gap(tmp_path, shifts):
     assert np.array_equal(clicks(decoding.audio(path)), 1000 * np.arange(8))
 
 
+def test_a_leap_of_the_clock_makes_no_endless_file(tmp_path):
+    path = broken_sound(tmp_path / "a.mkv", [0] * 7 + [1e6])
+    assert decoding.duration(path) == pytest.approx(7000 / 16000, abs=0.01)
+    assert any("leap by more than an hour" in note for note in noted(path))
+
+
 def test_where_stretches_of_sound_begin():
     frame = types.SimpleNamespace(samples=100, sample_rate=1000)
     # A tenth of a second each: no gap, a step back, a gap of 0.3 s, a clock that begins anew.

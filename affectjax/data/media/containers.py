@@ -30,6 +30,7 @@ _CUT = 0.5  # seconds that a whole file may lack of what its header says
 # A moov or an index may stand at the end of these; of others, such a share is no header.
 _INDEXED = ("mov", "avi")
 _TAIL = 0.2
+LONGEST_GAP = 3600.0  # seconds; what leaps further is another clock, or damage
 # The heads of pictures that phones write; a grid of tiles says so in the first bytes.
 _PICTURES = (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"heim", b"heis")
 _HEAD = 2**16
@@ -193,9 +194,14 @@ def duration(path: Path | str) -> float:
         for packet in packets(container, *streams):
             time = packet.dts if packet.pts is None else packet.pts
             reached = max(reached, (packet.pos or 0) + packet.size)
-            if time is not None:
-                stop = float((time + (packet.duration or 0)) * packet.time_base)
-                last = max(last, stop - origin(container))
+            if time is None:
+                continue
+            begin = float(time * packet.time_base) - origin(container)
+            if begin > last + LONGEST_GAP:
+                note(path, "has times that leap by more than an hour: its length leaves them out")
+                continue
+            shown = float((packet.duration or 0) * packet.time_base)
+            last = max(last, begin + min(shown, LONGEST_GAP))
         size, kinds = Path(path).stat().st_size, container.format.name
     left = size - reached
     if reached > 0 and left > _TAIL * size and not any(kind in kinds for kind in _INDEXED):

@@ -39,10 +39,9 @@ PREROLL = 0.2
 # no memory holds.
 RATES = (1000, 768000)
 # Seconds: what the times of sound may be apart from its samples (they are rounded, and some
-# recorders write them in haste), and how far they may leap before it is another clock.
+# recorders write them in haste), and how far they may step back before it is another clock.
 GAP = 0.05
 JUMP = 1.0
-LONGEST_GAP = 3600.0
 WIDEST_PIXEL = 4.0  # in its heights; what says more is damaged
 
 
@@ -413,7 +412,9 @@ class _Stretches:
         if not self._started:
             self._first, self._started = seconds, True
         ahead = seconds - self._first - self._begin - self._length
-        if ahead < -JUMP or ahead > LONGEST_GAP:  # another clock: the sound goes on where it was
+        if (
+            ahead < -JUMP or ahead > containers.LONGEST_GAP
+        ):  # another clock: the sound goes on where it was
             self._first += ahead
         elif ahead > GAP:
             self._begin, self._length = self._begin + self._length + ahead, 0.0
