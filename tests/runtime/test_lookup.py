@@ -41,7 +41,7 @@ def test_an_unknown_name_comes_with_the_nearest():
 
 @pytest.mark.parametrize("name", [3, None, 0.5, ("mosi",)])
 def test_what_is_no_name(name):
-    with pytest.raises(InputError, match="data set is .*; allowed: .*mosi.*, or a dotted name"):
+    with pytest.raises(InputError, match=r"data set is .*; allowed: .*mosi.*, or a dotted name"):
         lookup.find(SETS, name, "data set")
 
 
