@@ -198,6 +198,8 @@ class Recognizer:
             "warnings": warnings,
         }
         timeline = list(self._timeline(clip))
+        if timeline and "audio" in used:
+            result["warnings"] += self._reader.unheard(self.window)
         return result | ({"timeline": timeline} if timeline else {})
 
     def _timeline(self, clip: Clip) -> Iterator[dict[str, Any]]:

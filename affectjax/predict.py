@@ -20,7 +20,7 @@ from affectjax.runtime import app
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The workdir of a finished run.")
 _INPUT = flags.DEFINE_string(
-    "input", None, "A video, sound or image, a folder of them, or a csv: id, video, audio, text."
+    "input", None, "A video, sound or image, a folder of them, or a table: id, video, audio, text."
 )
 _TEXT = flags.DEFINE_string("text", None, "What is said in the input, or alone.")
 _OUTPUT = flags.DEFINE_string("output", None, "Where to write; by default CHECKPOINT/predict.")
@@ -31,7 +31,7 @@ _HOP = flags.DEFINE_float(
     "hop", None, "Seconds between two windows; by default half of one.", lower_bound=0.0
 )
 _OUTSIDE = flags.DEFINE_bool(
-    "allow_outside", False, "Whether the files of a csv may lie outside its folder."
+    "allow_outside", False, "Whether the files of a table may lie outside its folder."
 )
 
 

@@ -307,6 +307,13 @@ def test_an_infinite_loss_is_no_bad_input_but_stops_the_run(start, own, tmp_path
     assert len(lines_of(tmp_path / "run")) == 2
 
 
+@pytest.mark.parametrize("app", ["main", "prepare", "predict", "report"])
+@pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull"])
+def test_help_is_no_failure(start, app, flag):
+    code, out, said = start(app, flag).wait()
+    assert code == 0 and "Traceback" not in said and f"affectjax/{app}.py" in out
+
+
 def import_all_apps():
     from affectjax import prepare
     from affectjax.reports import run_report

@@ -133,7 +133,8 @@ def test_the_data_set_of_the_docs(mypackage, tmp_path):
         file.write_bytes(codec.encode(grey(3), "png"))
     how = {"aligned": False, "view": "clips", "storage": Storage(image_size=8, detector="none")}
     found = prepared.diagnose("mypackage.myset", tmp_path / "raw", **how)
-    assert found.problems == () and found.skipped == {("test", "y"): "x is no class"}
+    assert found.skipped == {("test", "y"): "x is no class"}
+    assert len(found.problems) == 1 and "y of test: x is no class" in found.problems[0]
     folder = prepared.prepare("mypackage.myset", tmp_path / "raw", tmp_path / "data", **how)
     assert prepared.open_prepared(folder).splits == {"train": 2, "test": 1}
     assert sets.get("mypackage.myset").group_of("mia_1") == "mia"

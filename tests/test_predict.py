@@ -345,6 +345,14 @@ def test_the_timeline_of_a_video(raw, recognizer):
     assert np.ptp([values(e)[0] for e in entries]) > 1e-4
 
 
+def test_what_a_window_has_beyond_what_the_model_hears_is_said(alone, tmp_path):
+    file = media_files.write(tmp_path / "a.mkv", noise(2, 30), sound(3.0))
+    said = "each window lasts 2.0 s: the first 1.0 s of its sound are heard"
+    assert said in alone(file, window=2.0)["warnings"]
+    assert said not in alone(file, window=1.0)["warnings"]
+    assert said not in alone(file, window=9.0)["warnings"]  # there is one window, the clip itself
+
+
 def test_a_sound_has_a_timeline_too_and_an_image_none(alone, raw, tmp_path):
     wav = {"sound_codec": "pcm_s16le", "form": "s16"}
     file = media_files.write(tmp_path / "long.wav", sound=sound(2.2), **wav)
@@ -495,7 +503,7 @@ def test_a_file_that_was_cut_says_so(alone, raw, tmp_path):
     options = {"window": 9.0}
     heard = ["the sound lasts 4.0 s: its first 1.0 s are used"]
     assert alone(whole, **options)["warnings"] == heard
-    (said, _) = alone(cut(whole), **options)["warnings"]
+    (said, *_) = alone(cut(whole), **options)["warnings"]
     assert said.startswith("front.mp4 ends after ") and said.endswith(
         "of 4.0 s: it seems to be cut"
     )
@@ -573,8 +581,12 @@ def test_a_table_with_wrong_rows(run, raw, tmp_path):
         assert entry["input"] == name and words in entry["reason"]
     allowed = run_on(run, path, output=tmp_path / "out", allow_outside=True)
     assert [p["id"] for p in allowed["predictions"]] == ["good", "out"]
-    with pytest.raises(InputError, match="none of the columns video, audio, text; found id, mood"):
+    with pytest.raises(
+        InputError, match="column 'mood' is unknown; allowed: id, split, label, vid"
+    ):
         run_on(run, table(folder / "y.csv", [("a", "b")], ("id", "mood")))
+    with pytest.raises(InputError, match="none of the columns video, audio, text; found id, label"):
+        run_on(run, table(folder / "y.csv", [("a", "b")], ("id", "label")))
 
 
 def test_arguments_that_are_wrong(run, raw, tmp_path):
@@ -592,6 +604,12 @@ def test_arguments_that_are_wrong(run, raw, tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             run_on(run, source, **{"output": tmp_path / "out"} | options)
+
+
+def test_a_text_that_is_no_utf8():
+    said = b"d\xe9j\xe0".decode("utf-8", "surrogateescape")  # as Python hands arguments over
+    with pytest.raises(InputError, match="--text has bytes that are no UTF-8"):
+        prediction_input.listed(None, said)
 
 
 def test_workdirs_without_a_model(start, run, tmp_path):

@@ -5,6 +5,8 @@ Letters: N examples, K binary tasks.
 
 import dataclasses
 import json
+import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +18,10 @@ from affectjax.errors import InputError
 Refuse = Callable[[int, str], None]
 # Of labels that are only numbers; a larger one is a score, an id or a slip of the pen.
 MOST_CLASSES = 10000
+# What programs write for a value that is not there, and is no class by that name.
+MISSING = frozenset(
+    ("nan", "NaN", "NAN", "-nan", "None", "NULL", "null", "NA", "N/A", "n/a", "#N/A", "<NA>")
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +129,7 @@ def infer(values: Sequence[str], where: str = "labels") -> LabelSpec:
     """Returns the spec that a column of text seems to follow.
 
     Whole numbers from 0 up are classes, named by their numbers; other numbers are scores without
-    bounds; anything else is class names, in alphabetical order. Blanks, and among numbers `nan`,
+    bounds; anything else is class names, in alphabetical order. Blanks, MISSING, and among numbers
     `inf` and what is too large for a number, do not count: as labels they are wrong.
 
     Args:
@@ -131,13 +137,15 @@ def infer(values: Sequence[str], where: str = "labels") -> LabelSpec:
       where: their file, for the message.
 
     Raises:
-      InputError: whole numbers that are too large to be classes.
+      InputError: numbers and names together, names that differ only in case or blanks, decimal
+        commas, or whole numbers that are too large to be classes.
     """
-    filled = [value for value in values if value.strip()]
-    try:
-        numbers = np.asarray([float(value) for value in filled])
-    except ValueError:
-        return LabelSpec("class", tuple(sorted(set(filled))))
+    filled = [value.strip() for value in values if value.strip() and value.strip() not in MISSING]
+    names = sorted({value for value in filled if not _is_number(value)})
+    _check_names(names, any(map(_is_number, filled)), where)
+    if names:
+        return LabelSpec("class", tuple(names))
+    numbers = np.asarray([float(value) for value in filled])
     numbers = numbers[np.isfinite(numbers)]
     if not len(numbers) or not np.all((numbers >= 0) & (numbers == np.floor(numbers))):
         return LabelSpec("score")
@@ -147,6 +155,35 @@ def infer(values: Sequence[str], where: str = "labels") -> LabelSpec:
             f" allowed: {MOST_CLASSES}, or a labels.json that says what the labels are"
         )
     return LabelSpec("class", tuple(str(i) for i in range(int(numbers.max()) + 1)))
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_names(names: Sequence[str], numbers_too: bool, where: str) -> None:
+    """Raises InputError for names of classes that seem to be slips of the pen."""
+    said = "or a labels.json beside the table says what the labels are"
+    for name in names:
+        if re.fullmatch(r"[+-]?\d+,\d+", name):
+            raise InputError(f"{where}: the label {name!r} has a comma; write a point, {said}")
+    if names and numbers_too:
+        raise InputError(
+            f"{where}: column label has numbers and {names[0]!r}; it holds names or numbers, {said}"
+        )
+    written: dict[str, str] = {}
+    for name in names:
+        plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        if plain in written:
+            raise InputError(
+                f"{where}: the labels {written[plain]!r} and {name!r} would be two classes; write"
+                f" one of them, {said}"
+            )
+        written[plain] = name
 
 
 def declared(folder: Path) -> LabelSpec | None:

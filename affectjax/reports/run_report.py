@@ -46,10 +46,10 @@ def _load(workdir: str | Path, split: str) -> dict[str, Any]:
     """Returns eval/<split>.json of a run; see `read` for what is raised."""
     file = Path(workdir) / "eval" / f"{split}.json"
     try:
-        return json.loads(file.read_text())
+        return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{file} is not there: is the run finished?") from None
-    except json.JSONDecodeError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file} cannot be read: {error}") from error
 
 
@@ -150,7 +150,7 @@ def missing_table(workdir: str | Path, split: str = "test") -> Table | None:
       split: as in eval/<split>.json.
     """
     file = Path(workdir) / "eval" / "missing.json"
-    content = json.loads(file.read_text()) if file.is_file() else {"split": None}
+    content = _load(workdir, "missing") if file.is_file() else {"split": None}
     if content["split"] != split:
         return None
     subsets = content["subsets"]

@@ -55,11 +55,14 @@ def run(main: Callable[[Sequence[str]], int | None], *, arguments: bool = False)
 
 def _parse(argv: Sequence[str]) -> Sequence[str]:
     """Returns what is left of the arguments after the flags."""
+    argv = ["--help" if arg == "-h" else arg for arg in argv]
     file, _ = _config_file(argv)
     if file and not Path(file).is_file():
         sys.exit(_refuse(f"--config={file}: there is no such file"))
     try:
         return flags.FLAGS(argv)
+    except SystemExit:  # absl has shown the help that was asked for, and leaves with 1
+        sys.exit(0)
     except (flags.Error, InputError, FileNotFoundError) as error:
         # ml_collections puts the traceback of a config file into its message; ours is its end.
         sys.exit(_refuse(str(error).rpartition(f"{InputError.__module__}.InputError: ")[2]))

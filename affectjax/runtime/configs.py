@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import functools
 import json
+import math
 import typing
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
@@ -144,7 +145,7 @@ def _typed(value: Any, kind: Any, key: str) -> Any:
     wrong = kind in _SAID and not (
         isinstance(value, kind) and (kind is bool) == (type(value) is bool)
     )
-    if wrong:
+    if wrong or (kind is float and math.isnan(value)):
         raise InputError(f'"{key}" is {value!r}; allowed: {_SAID[kind]}')
     return value
 
@@ -250,6 +251,8 @@ def seeds(config: Mapping[str, Any]) -> tuple[int, ...]:
     Raises:
       InputError: both are given, a seed stands twice, or is no integer from 0 to 2**31 - 1.
     """
+    if not isinstance(config["seeds"], tuple | list):
+        raise InputError(f'"config.seeds" is {config["seeds"]!r}; allowed: {_SAID[tuple]}')
     chosen = tuple(config["seeds"]) or (config["seed"],)
     if config["seeds"] and config["seed"]:
         raise InputError(

@@ -37,6 +37,8 @@ def find(package: str, name: str, what: str, *, without: tuple[str, ...] = ()) -
         dotted one fails, with the reason.
     """
     known = [n for n in names(package) if n not in without]
+    if not isinstance(name, str):
+        raise InputError(f"{what} is {name!r}; allowed: {', '.join(known)}, or a dotted name")
     if name in known:
         return importlib.import_module(f"{package}.{name}")
     if "." in name:

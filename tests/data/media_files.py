@@ -41,10 +41,12 @@ def write(
     sound_start=0.0,
     metadata=None,
     options=None,
+    aspect=None,
 ):
     """Writes a file of pictures `[T, H, W, 3]` and of a sound `[C, S]` float32, either optional.
 
-    `times` are the frames' times in units of 1/rate seconds, in place of 0, 1, 2, and so on.
+    `times` are the frames' times in units of 1/rate seconds, in place of 0, 1, 2, and so on;
+    `aspect` is width and height of a pixel.
     """
     with av.open(str(path), "w") as container:
         container.metadata.update(metadata or {})
@@ -54,6 +56,8 @@ def write(
             video.height, video.width = pictures[0].shape[:2]
             video.bit_rate = 4_000_000
             video.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+            if aspect:
+                video.codec_context.sample_aspect_ratio = Fraction(*aspect)
             streams.append((video, video_frames(pictures, times)))
         if sound is not None:
             audio = container.add_stream(sound_codec, rate=sound_rate, layout=layout)

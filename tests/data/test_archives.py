@@ -1,3 +1,4 @@
+import contextlib
 import io
 import zipfile
 
@@ -92,3 +93,17 @@ def test_what_a_run_left_is_read_the_same_way(tmp_path):
     for read in (load_statistics, lambda path: embeddings.load(path.parent)):
         with pytest.raises(InputError, match="text/mean is an array of Python objects"):
             read(tmp_path / "features.npz")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_any_damage_is_an_input_error(tmp_path, save):
+    save(tmp_path / "a.npz", a=np.arange(200.0))
+    whole = (tmp_path / "a.npz").read_bytes()
+    for at in range(0, len(whole), 23):
+        for change in (b"\xff" * 8, b"\0" * 3, b"(\n"):
+            (tmp_path / "a.npz").write_bytes(whole[:at] + change + whole[at + len(change) :])
+            with contextlib.suppress(InputError):
+                archives.read(tmp_path / "a.npz")
+    (tmp_path / "a.npy").write_bytes(head((3,)).replace(b"(3,)", b"(3,("))
+    with pytest.raises(InputError, match=r"a\.npy: is not a NumPy file of a plain array"):
+        archives.array(tmp_path / "a.npy", 1)

@@ -418,7 +418,7 @@ def test_ferv39k_lines_that_are_skipped(tmp_path):
         ("test", "War/Sad/0001"): "is listed twice",
     }
     (tmp_path / "4_setups" / "All_scenes" / "test_All.csv").unlink()
-    with pytest.raises(InputError, match=r"test_All\.csv: is not a readable UTF-8 list"):
+    with pytest.raises(InputError, match=r"test_All\.csv: is not readable \("):
         listed("ferv39k", tmp_path)
 
 

@@ -1,5 +1,6 @@
 """Raw clips to a prepared folder and back, and what the doctor says of them."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -111,6 +112,26 @@ def test_a_folder_without_its_index_is_refused(stored, tmp_path):
         InputError, match=r"examples\.json: is not there; prepare the data set again"
     ):
         prepared.open_prepared(folder).index("train")
+
+
+def test_a_damaged_folder_is_refused(stored, tmp_path):
+    def read(folder):
+        found = prepared.open_prepared(folder)
+        for split in found.splits:
+            found.index(split)
+            list(found.source(split)[i] for i in range(len(found.source(split))))
+
+    read(stored)
+    files = [file.name for file in stored.iterdir() if file.is_file()]
+    assert len(files) > 5
+    for number, name in enumerate(files):
+        folder = shutil.copytree(stored, tmp_path / str(number))
+        whole = (folder / name).read_bytes()
+        half = [whole[: len(whole) // 2]]
+        for content in [*half, b"[" * 100000, b"[1]", b"{}"] if "json" in name else half:
+            (folder / name).write_bytes(content)
+            with contextlib.suppress(InputError):
+                read(folder)
 
 
 def test_it_is_a_tfds_data_set(stored):
@@ -305,6 +326,25 @@ def test_ids_and_labels_that_are_wrong(tmp_path, monkeypatch):
     assert "twice" in reasons[0] and "'gald'" in reasons[1] and "2" in reasons[2]
 
 
+def test_the_first_of_an_id_that_stands_twice_is_kept(tmp_path):
+    rows = (("a", "train", "sad", "", "", "x"), ("a", "train", "glad", "", "", "y"))
+    raw = raw_files(tmp_path / "raw", (*rows, ("b", "train", "glad", "", "", "z")))
+    found = diagnose(raw)
+    assert found.splits["train"].count == 2 and "a of train: stands twice" in found.problems[0]
+    folder = prepare(raw, tmp_path / "data")
+    assert [e["transcript"] for e in examples(folder, "train").values()] == ["x", "z"]
+
+
+def test_as_many_are_skipped_as_the_published_set_lacks(tmp_path, monkeypatch):
+    labels = (0, 1, 7, 7)
+    listed = [Clip(str(i), label, "train", text="x") for i, label in enumerate(labels)]
+    for gaps, problems in ((0, 1), (1, 1), (2, 0), (None, 0)):
+        made(monkeypatch, listed, gaps=gaps)
+        found = diagnose(tmp_path, "made")
+        assert len(found.problems) == problems
+        assert found.warnings[0].startswith("2 examples cannot") == (not problems)
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_a_split_without_anything_usable(tmp_path, monkeypatch, count):
     clips = [Clip("a", 0, "train", text="x"), Clip("b", "no", "valid", text="x")][: count + 1]
@@ -432,9 +472,44 @@ def test_the_doctor_finds_what_cannot_be_used(tmp_path):
     assert {name for _, name in found.skipped} == set(REASONS)
     for (_, name), reason in found.skipped.items():
         assert REASONS[name] in reason
-    assert found.problems == () and found.warnings[0].startswith("4 examples cannot be used")
+    assert len(found.problems) == 1 and found.problems[0].startswith("4 examples cannot be used")
     text = doctor.format(found)
     assert "Skipped: 4\n" in text and "  train: bad_4: has no modality" in text
+
+
+def test_the_doctor_decodes_a_sample(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (10, 48, 64, 3), np.uint8)
+    folder = tmp_path / "raw"
+    rows = [
+        ("loud", "train", "sad", "loud.mkv", "", ""),
+        ("quiet", "train", "glad", "", "quiet.wav", ""),
+        ("blank", "train", "sad", "blank.mkv", "", "words"),
+        ("words", "test", "sad", "", "", "words"),
+    ]
+    folder.mkdir()
+    table(folder, rows)
+    media_files.write(folder / "loud.mkv", noise, media_files.tone(1, 48000), sound_rate=48000)
+    wav = {"sound_codec": "pcm_s16le", "form": "s16"}
+    media_files.write(folder / "quiet.wav", sound=np.zeros(48000, np.float32), **wav)
+    media_files.packets(folder / "blank.mkv", "mpeg4", [bytes(50)] * 3)
+    found = diagnose(folder)
+    media = found.media
+    assert (media.decoded, media.total, set(media.broken)) == (2, 3, {("train", "blank")})
+    assert media.samples == {48000: 1, 16000: 1} and media.sizes == {"64 x 48": 1}
+    assert media.seconds == pytest.approx((1.0, 3.0), abs=0.05) and media.pictures == (10.0,)
+    assert (media.faces, media.looked, media.silent) == (0, 1, ("quiet",))
+    assert found.splits["train"].count == 2 and "blank of train: " in found.problems[0]
+    assert "no frame of its video stream can be decoded" in found.problems[0]
+    text = doctor.format(found)
+    for words in (
+        "media: 3 of 3 clips decoded\n  broken  1\n  seconds 1.0 to 3.0",
+        "  sound   samples a second 16000: 1, 48000: 1",
+        "  video   64 x 48: 1; pictures a second 10.0 to 10.0",
+        "  faces   in 0 of 1",
+        "1 of 2 sounds are silent, first quiet",
+        "no face was found in any of 1 clips",
+    ):
+        assert words in text
 
 
 PROBLEMS = {
@@ -461,7 +536,7 @@ PROBLEMS = {
 @pytest.mark.parametrize(("clips", "words"), PROBLEMS.values(), ids=PROBLEMS.keys())
 def test_what_would_spoil_a_training(monkeypatch, tmp_path, clips, words):
     listed = [Clip(name, said, split, folds, text="x") for name, said, split, folds in clips]
-    made(monkeypatch, listed)
+    made(monkeypatch, listed, gaps=None)
     assert diagnose(tmp_path, "made").problems == (words,)
 
 

@@ -144,6 +144,29 @@ def test_mmsa_words_of_bytes(tmp_path):
     assert found.transcripts == ("hello", "a", "b")
 
 
+def test_words_that_are_not_there(tmp_path):
+    skipped = SkippedRecords(strict=False)
+    words = [None, float("nan"), "b"]
+    part = mult_split() | {"id": np.array(["v1", None, float("nan")], object)}
+    for path in (
+        mmsa(tmp_path / "a.pkl", id=["v1", *words[:2]], raw_text=words),
+        dump(tmp_path / "b_data.pkl", {"train": part}),
+    ):
+        skipped.reasons.clear()
+        found = read(path, skipped=skipped).splits["train"]
+        assert found.ids == ("v1", "train_1", "train_2")
+        assert skipped.reasons == {("train", f"train_{row}"): "has no id" for row in (1, 2)}
+        assert found.transcripts in (("", "", "b"), None)
+    with pytest.raises(InputError, match="train: raw_text: holds a list; expected a text an exam"):
+        read(mmsa(tmp_path / "c.pkl", raw_text=[["so", "good"], "a", "b"]))
+
+
+def test_mmsa_classes_of_bytes(tmp_path):
+    part = mmsa_split() | {"annotations": np.array([b"happy", b"sad", b"sad"])}
+    path = dump(tmp_path / "a.pkl", {"train": part})
+    assert read(path, MOOD).splits["train"].label.tolist() == [1, 0, 0]
+
+
 def test_pickles_are_no_larger_than_allowed(tmp_path):
     paths = (
         mmsa(tmp_path / "a.pkl", text=np.zeros((3, 2**16, 6)), text_bert=None),
@@ -468,6 +491,20 @@ def test_csd_words_that_are_no_texts(tmp_path):
     assert "expected numbers, or a text a step" in skipped.reasons["train", "v1"]
 
 
+def test_csd_damage_of_any_kind(tmp_path):
+    raw = csd(tmp_path / "raw", {"train": ["v1", "v2"]})
+    file, whole = raw / "covarep.csd", (raw / "covarep.csd").read_bytes()
+    refused = 0
+    for at in range(0, len(whole), 331):
+        file.write_bytes(whole[:at] + b"\xff" * 16 + whole[at + 16 :])
+        try:
+            read(raw, skipped=SkippedRecords(strict=False))
+        except InputError as error:
+            refused += 1
+            assert "covarep.csd" in str(error) or "raw" in str(error)
+    assert refused
+
+
 def test_csd_aligned_segment_without_words(tmp_path):
     raw = csd(tmp_path / "raw", {"train": ["v1"]})
     csd_file(raw / "glove.csd", "glove", {"v1": ([[1, 10]], [[0, 1]])})
@@ -531,7 +568,7 @@ def test_plain_errors(tmp_path):
         folder = plain(tmp_path / "c", ROWS, audio=text, audio_lengths=np.array([9, 1, 1]))
         read(folder, MOOD)
     with pytest.raises(InputError, match="has no array of text, audio, vision"):
-        read(plain(tmp_path / "d", ROWS, smell=text), MOOD)
+        read(plain(tmp_path / "d", ROWS, text_mask=np.ones((3, 2), bool)), MOOD)
     with pytest.raises(InputError, match=r"features.npz: text is an array of Python objects"):
         read(plain(tmp_path / "e", ROWS, text=np.array([{}] * 3, object)), MOOD)
     (tmp_path / "a" / "labels.csv").write_text("id,label\na,1\n")

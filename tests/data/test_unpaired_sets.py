@@ -123,8 +123,10 @@ def test_rafdb_without_images_or_with_a_broken_list(tmp_path):
     with pytest.raises(InputError, match="nothing of rafdb here; looked for Image/aligned"):
         listed("rafdb", tmp_path)
     touch(tmp_path / "Image" / "aligned" / "train_1_aligned.jpg")
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match=r"list_patition_label\.txt: is not a readable UTF-8 list"):
+    path.write_bytes(b"train_1\xff\xfe")
+    with pytest.raises(
+        InputError, match=r"list_patition_label\.txt: is not a readable UTF-8 table"
+    ):
         listed("rafdb", tmp_path)
 
 

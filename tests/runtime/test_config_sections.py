@@ -60,6 +60,7 @@ READ_ERRORS = {
         r'"config.s.zzz"; the keys of "config.s" are epochs, names, rate',
     ),
     "missing": ({"epochs": 2}, 'config key "config.s.rate" is missing'),
+    "nan": ({"rate": float("nan")}, r'"config.s.rate" is nan; allowed: a number'),
     "refused": ({"rate": 1.0, "epochs": -1}, r'"config.s": epochs is -1; allowed: 0 and more'),
 }
 
@@ -94,7 +95,13 @@ def test_seeds():
 
 @pytest.mark.parametrize(
     ("chosen", "message"),
-    [((1, 2, 1), "twice"), ((-1,), "integers 0 to"), ((2**31,), "integers"), ((0.5,), "integers")],
+    [
+        ((1, 2, 1), "twice"),
+        ((-1,), "integers 0 to"),
+        ((2**31,), "integers"),
+        ((0.5,), "integers"),
+        (3, "tuple"),
+    ],
 )
 def test_seeds_that_are_not_allowed(chosen, message):
     with pytest.raises(InputError, match=message):

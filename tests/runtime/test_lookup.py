@@ -39,6 +39,12 @@ def test_an_unknown_name_comes_with_the_nearest():
         lookup.find(SETS, "mosy", "data set")
 
 
+@pytest.mark.parametrize("name", [3, None, 0.5, ("mosi",)])
+def test_what_is_no_name(name):
+    with pytest.raises(InputError, match=r"data set is .*; allowed: .*mosi.*, or a dotted name"):
+        lookup.find(SETS, name, "data set")
+
+
 def test_what_is_left_out_is_not_found():
     with pytest.raises(InputError, match="'mosi' is unknown"):
         lookup.find(SETS, "mosi", "data set", without=("mosi",))

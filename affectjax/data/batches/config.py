@@ -469,7 +469,10 @@ def parts(
         found += [FeatureSequences]
         found += [Sentences] if section.get("words") else []
     else:
-        named = (source,) if source else tuple(section.get("modalities", ()))
+        said = section.get("modalities", ())
+        if not isinstance(said, tuple | list):
+            raise InputError(f'"{where}.modalities" is {said!r}; allowed: a tuple of names')
+        named = (source,) if source else tuple(said)
         used = [m for m in dataset.clip_modalities if not named or m in named]
         found += [Sentences] if "text" in used else []
         found += [Sound] if "audio" in used else []

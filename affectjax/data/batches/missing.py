@@ -131,7 +131,7 @@ def load(path: str | Path) -> tuple[tuple[str, ...], tuple[str, ...], np.ndarray
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
         modalities, rows = tuple(found["modalities"]), dict(found["kept"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path} holds no draw of missing modalities: {error!r}") from error
     unknown = [name for name in modalities if name not in MODALITIES]
     if unknown:

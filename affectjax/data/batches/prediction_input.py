@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import math
 import os
-import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ from absl import logging
 from affectjax.data.batches.config import DataConfig
 from affectjax.data.batches.inputs import Features, Frames, Inputs, Record
 from affectjax.data.clip import Clip
-from affectjax.data.media import containers, decoding, faces
+from affectjax.data.media import decoding, faces
 from affectjax.data.prepare import clip_storage, request, write
 from affectjax.data.prepare.clip_storage import Storage
-from affectjax.data.raw import file_lists, sets
+from affectjax.data.raw import sets, tables
 from affectjax.data.raw.dataset import CLIPS
 from affectjax.data.raw.sets import clips as own_clips
 from affectjax.errors import InputError
@@ -31,9 +30,6 @@ from affectjax.modalities import SAMPLE_RATE
 
 Failed = list[tuple[str, str]]
 SENTENCE = "text"  # the id of a sentence that comes with no file
-_CUT = 0.5  # seconds that a whole file may lack of what its header says
-# Their headers say no length: what a decoder tells is guessed from the bit rate.
-_GUESSED = ("aac",)
 
 
 def listed(
@@ -43,7 +39,7 @@ def listed(
 
     Args:
       source: a video, sound or image file, whose name is its id; a folder, each file in it a clip;
-        a csv with the columns of the data set `clips`, `split` and `label` not needed; or None.
+        a table with the columns of the data set `clips`, `split` and `label` not needed; or None.
       text: what is said in the one file, or alone; None for nothing.
       allow_outside: whether the files of a csv may lie outside its folder.
 
@@ -52,18 +48,20 @@ def listed(
     """
     if text is not None and not text.strip():
         raise InputError("--text is blank; leave it out where nothing is said")
+    if text is not None and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise InputError("--text has bytes that are no UTF-8")
     if source is None:
         if text is None:
             raise InputError("--input and --text are both missing: what should be recognised?")
         return [Clip(SENTENCE, None, "", text=text)], []
     if not os.path.exists(source):
         raise InputError(f"{source}: no such file or folder")
-    table = source.suffix.lower() == ".csv"
+    table = source.suffix.lower() in tables.SUFFIXES
     if not source.is_dir() and not table:
         return [_of_file(source, text)], []
     if text is not None:
         raise InputError(
-            f"--text goes with one file or with none, and {source} may hold many; in a csv the "
+            f"--text goes with one file or with none, and {source} may hold many; in a table the "
             "column text says what each clip says"
         )
     return _of_table(source, allow_outside) if table else _of_folder(source)
@@ -82,7 +80,7 @@ def _of_folder(folder: Path) -> tuple[list[Clip], Failed]:
     for path in paths:
         try:
             if path.is_dir():
-                raise InputError(f"{path}: is a folder; a csv can name it as a clip of frames")
+                raise InputError(f"{path}: is a folder; a table can name it as a clip of frames")
             clips.append(_of_file(path))
         except (InputError, OSError) as error:
             failed.append((path.name, str(error)))
@@ -90,15 +88,9 @@ def _of_folder(folder: Path) -> tuple[list[Clip], Failed]:
 
 
 def _of_table(table: Path, allow_outside: bool) -> tuple[list[Clip], Failed]:
-    columns, rows = file_lists.table(table, ("id",))
-    if not set(own_clips.MODALITIES) & set(columns):
-        raise InputError(
-            f"{table}: has none of the columns {', '.join(own_clips.MODALITIES)}; found "
-            f"{', '.join(columns)}"
-        )
     clips: dict[str, Clip] = {}
     failed = []
-    for row in rows:
+    for row in own_clips.read(table, ("id",)):
         name = row.values["id"]
         try:
             if not name:
@@ -106,7 +98,7 @@ def _of_table(table: Path, allow_outside: bool) -> tuple[list[Clip], Failed]:
             if name in clips:
                 raise InputError("stands twice; the first is kept")
             if row.longer:
-                raise InputError("has too many values; one with a comma in it needs double quotes")
+                raise InputError(tables.LONGER)
             values = {"label": "", "split": ""} | row.values
             clips[name] = own_clips.clip(values, table.parent.resolve(), allow_outside)
         except InputError as error:
@@ -182,8 +174,7 @@ class Reader:
           InputError: a file of it cannot be read.
         """
         needed = self._needed(clip)
-        record, counts = self._decode(needed)
-        notes = [note for file in _played(needed) if (note := cut_short(file))]
+        record, counts, notes = self._decode(needed)
         if counts and not max(counts):
             notes.append(f"no face was found in {len(counts)} frames: whole frames are seen")
         if counts and max(counts) > 1:
@@ -207,7 +198,7 @@ class Reader:
           InputError: a file of it cannot be read.
         """
         clip = self._needed(clip)
-        files = _played(clip)
+        files = clip_storage.played(clip)
         sound = clip_storage.sound_file(clip)
         for start, end in windows(max(map(decoding.duration, files), default=0.0), window, hop):
             count, largest = self._storage.keep_frames, self._storage.picture_mib
@@ -222,6 +213,13 @@ class Reader:
             )
             yield start, end, self._decode(part)[0]
 
+    def unheard(self, window: float) -> list[str]:
+        """Returns a sentence about the sound of a window that is longer than the model hears."""
+        heard = self._inputs.kinds["audio"].samples / SAMPLE_RATE
+        if window <= heard:
+            return []
+        return [f"each window lasts {window:.1f} s: the first {heard:.1f} s of its sound are heard"]
+
     def _needed(self, clip: Clip) -> Clip:
         """Returns the clip without what the model does not read."""
         changes: dict[str, Any] = {}
@@ -233,8 +231,8 @@ class Reader:
             changes |= {"text": None}
         return dataclasses.replace(clip, **changes)
 
-    def _decode(self, clip: Clip) -> tuple[Record, list[int]]:
-        """Returns the record of a clip, and how many faces are in each frame that was looked at."""
+    def _decode(self, clip: Clip) -> tuple[Record, list[int], list[str]]:
+        """Returns the record of a clip, how many faces are in each frame looked at, and notes."""
         looks = clip.video is not None or clip.frames is not None
         detector = _Counted(self._detector) if looks and self._detector else None
         found = clip_storage.decode(clip, self._storage, detector, generated=False)
@@ -245,7 +243,7 @@ class Reader:
             for m, x in (("audio", found.sound), ("vision", found.frames))
             if m in self.readable
         }
-        return record, detector.counts if detector else []
+        return record, detector.counts if detector else [], list(found.notes)
 
     def _left_out(self, clip: Clip, record: Record) -> Iterator[str]:
         """Yields a sentence for what is longer than the model reads, or of no use to it."""
@@ -288,30 +286,3 @@ def windows(duration: float, window: float, hop: float) -> list[tuple[float, flo
         return []
     count = math.ceil((duration - window) / hop - 1e-6) + 1
     return [(i * hop, min(i * hop + window, duration)) for i in range(count)]
-
-
-def cut_short(path: Path) -> str | None:
-    """Returns in words that a media file ends before its header says, None where it does not.
-
-    Raises:
-      InputError: the file cannot be read as media.
-    """
-    with containers.opened(path) as container:
-        guessed = container.format.name in _GUESSED
-        said = 0.0 if guessed else (container.duration or 0) / 1e6
-    have = decoding.duration(path)
-    if said > have + _CUT:
-        return f"{path.name} ends after {have:.1f} of {said:.1f} s: it seems to be cut"
-    with path.open("rb") as file:
-        kind, size = struct.unpack("<4sI", file.read(8).ljust(8))
-    missing = size + 8 - path.stat().st_size
-    # wav and avi say their bytes; a recorder that cannot go back leaves the greatest number.
-    if kind == b"RIFF" and missing > 1 and size < 2**31 - 1:
-        return f"{path.name} lacks its last {missing} bytes: it seems to be cut"
-    return None
-
-
-def _played(clip: Clip) -> list[Path]:
-    """Returns the files of a clip that have a time: no image, and no folder of frames."""
-    files = dict.fromkeys(f for f in (clip.video, clip_storage.sound_file(clip)) if f is not None)
-    return [f for f in files if f.is_file() and f.suffix.lower() not in decoding.IMAGES]

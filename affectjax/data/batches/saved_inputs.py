@@ -6,7 +6,6 @@ tokenizer/             in Hugging Face's layout, where there is text in tokens
 """
 
 import json
-import zipfile
 from pathlib import Path
 
 from affectjax.data.batches import dataset
@@ -43,7 +42,7 @@ def load(folder: Path) -> Inputs:
         statistics = dataset.load_statistics(folder / STATISTICS)
         tokenizer = Tokenizer.load(words) if words.is_dir() else None
         return Inputs.from_json(content, tokenizer=tokenizer, statistics=statistics)
-    except (OSError, ValueError, zipfile.BadZipFile, InputError) as error:
+    except Exception as error:  # what is damaged can fail in any of the three, with any exception
         raise InputError(
             f"{folder}: {INPUTS}, {STATISTICS} or {TOKENIZER}/ is missing or damaged ({error})"
         ) from error

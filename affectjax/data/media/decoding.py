@@ -12,9 +12,11 @@ Letters: T frames, H height, W width, S samples.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 import re
+import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +38,11 @@ PREROLL = 0.2
 # Samples a second of a sound that is none of these would become thousands, or need a filter that
 # no memory holds.
 RATES = (1000, 768000)
+# Seconds: what the times of sound may be apart from its samples (they are rounded, and some
+# recorders write them in haste), and how far they may step back before it is another clock.
+GAP = 0.05
+JUMP = 1.0
+WIDEST_PIXEL = 4.0  # in its heights; what says more is damaged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +148,9 @@ def video(path: Path | str, count: int, largest_mib: float = LARGEST_PICTURE_MIB
     """Returns `[T, H, W, 3]` uint8 RGB: the middle frame of `count` equal segments of a video.
 
     Segments are of frames that decode, by their number, not of seconds; where there are fewer than
-    `count`, all are returned. Frames are turned as the container's rotation says, to the nearest
-    quarter. A file cut in the middle that can be opened gives the frames before the cut.
+    `count`, all are returned. Frames are turned and mirrored as the container says, to the nearest
+    quarter, and brought to square pixels. A file cut in the middle that can be opened gives the
+    frames before the cut.
 
     Args:
       path: the file.
@@ -227,15 +235,7 @@ def duration(path: Path | str) -> float:
     Raises:
       InputError: the file cannot be read as media.
     """
-    last = 0.0
-    with containers.opened(path) as container:
-        streams = [s for kind in ("video", "audio") if (s := containers.track(container, kind))]
-        for packet in containers.packets(container, *streams):
-            time = packet.dts if packet.pts is None else packet.pts
-            if time is not None:
-                stop = float((time + (packet.duration or 0)) * packet.time_base)
-                last = max(last, stop - containers.origin(container))
-    return last
+    return containers.duration(path)
 
 
 def has_video(path: Path | str) -> bool:
@@ -303,10 +303,16 @@ def _choose(
     total = containers.video_packets(path, start, end)
     if total is None:
         return None
-    _check_picture(*containers.picture_size(path), largest_mib, path)
-    kept, seen = _keep(path, middles(total, count), largest_mib, start, end)
+    facts = containers.facts(path)
+    aspect = facts.aspect
+    if not 1 / WIDEST_PIXEL <= aspect <= WIDEST_PIXEL:
+        containers.note(path, f"says that its pixels are {aspect:g} times as wide as high: ignored")
+        aspect = 1.0
+    _check_picture(facts.width, facts.height, largest_mib, path)
+    keep = functools.partial(_keep, path, largest_mib, aspect, start, end)
+    kept, seen = keep(middles(total, count))
     if seen != total:  # packets that show nothing, or show more than once: now the number is known
-        kept, _ = _keep(path, middles(seen, count), largest_mib, start, end)
+        kept, _ = keep(middles(seen, count))
     return kept
 
 
@@ -316,15 +322,16 @@ def _check_picture(width: int, height: int, largest_mib: float, path: Path | str
 
 
 def _keep(
-    path: Path | str, places: list[int], largest_mib: float, start: float, end: float
+    path: Path | str, largest_mib: float, aspect: float, start: float, end: float, places: list[int]
 ) -> tuple[np.ndarray, int]:
     """Returns the frames `[T, H, W, 3]` at these places of [start, end), and how many it has."""
     kept, filled, seen = np.empty((0, 0, 0, 3), np.uint8), 0, 0
     wanted = set(places)
     for seen, frame in enumerate(_between(path, start, end), 1):
         if seen - 1 in wanted:
-            _check_picture(frame.width, frame.height, largest_mib, path)
-            picture = _rgb(frame)
+            width, height = _squared(frame.width, frame.height, aspect)
+            _check_picture(width, height, largest_mib, path)
+            picture = _turned(frame, _stretched(frame, height, width))
             if not filled:
                 size = len(places) * picture.nbytes
                 limits.check(size, limits.CLIP * largest_mib, f"{path}: {len(places)} frames")
@@ -334,49 +341,116 @@ def _keep(
     return kept[:filled], seen
 
 
-def _rgb(frame: av.VideoFrame) -> np.ndarray:
-    """Returns a frame as `[H, W, 3]` uint8 RGB, turned as the container says."""
-    quarters = round(frame.rotation / 90)  # counterclockwise, as those of rot90
-    return np.rot90(frame.to_ndarray(format="rgb24"), quarters)
+def _squared(width: int, height: int, aspect: float) -> tuple[int, int]:
+    """Returns width and height in square pixels: the side that is too short is made longer."""
+    if aspect > 1:
+        return round(width * aspect), height
+    return width, round(height / aspect)
+
+
+def _stretched(frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
+    """Returns a frame as `[height, width, 3]` uint8 RGB, its aspect ratio not kept."""
+    picture = frame.to_ndarray(format="rgb24")
+    return picture if picture.shape[:2] == (height, width) else cv2.resize(picture, (width, height))
+
+
+def _turned(frame: av.VideoFrame, picture: np.ndarray) -> np.ndarray:
+    """Returns a picture turned and mirrored as the container says of its frame.
+
+    The container has a matrix (a b; c d) by which a place (x, y) is shown at (ax + cy, bx + dy); it
+    is taken for the nearest of the eight that turn by quarters, mirrored or not.
+    """
+    said = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
+    if said is None:
+        return picture
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(said)[:36])
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        picture, right, down = picture.transpose(1, 0, 2), c, b
+    else:
+        right, down = a, d
+    picture = picture[:, ::-1] if right < 0 else picture
+    return picture[::-1] if down < 0 else picture
 
 
 def _sound(path: Path | str, start: float, samples: int, largest_mib: float) -> np.ndarray | None:
     """Returns at most so many samples `[S]` from `start` on; None where there is no sound.
 
-    From the first sample where `start` is -inf; zeros stand where the sound begins after `start`.
+    From the first sample where `start` is -inf; zeros stand where the sound begins after `start`,
+    and where the times of the file leave a gap.
     """
     timed = containers.timed(path, "audio", start - PREROLL)
     first = next(timed, None)
     if first is None:
         return None
     lead = 0 if start == -math.inf else round((start - first[0]) * SAMPLE_RATE)
-    blocks, total = [np.zeros(0, np.float32)], 0
-    for block in _mono(path, (frame for _, frame in itertools.chain((first,), timed))):
-        blocks.append(block)
-        total += len(block)
+    blocks, total, silent = [np.zeros(0, np.float32)], 0, 0
+    for place, block in _mono(path, itertools.chain((first,), timed)):
+        gap = max(0, min(place, lead + samples) - total)
+        silent += gap
+        total += gap + len(block)
         limits.check(block.itemsize * total, limits.CLIP * largest_mib, f"{path}: its sound")
+        blocks += [np.zeros(gap, np.float32), block]
         if total >= lead + samples:
             break
+    if silent:
+        containers.note(
+            path, f"has gaps in its sound, {silent / SAMPLE_RATE:.1f} s together: silence is heard"
+        )
     heard = np.concatenate(blocks)[max(0, lead) : max(0, lead + samples)]
     return np.pad(heard, (max(0, -lead), 0)) if len(heard) else None
 
 
-def _mono(path: Path | str, frames: Iterator[av.AudioFrame]) -> Iterator[np.ndarray]:
-    """Yields sound frames as blocks `[S]` float32, mono, 16 kHz; their format may change midway."""
-    setup = lambda frame: (frame.format.name, frame.layout.name, frame.sample_rate)  # noqa: E731
-    for (name, layout, rate), same in itertools.groupby(frames, setup):
+class _Stretches:
+    """Tells at which second after the first frame of sound a stretch without a gap begins."""
+
+    def __init__(self):
+        self._first = self._begin = self._length = 0.0
+        self._started = False
+
+    def begin(self, seconds: float, frame: av.AudioFrame) -> float:
+        """Returns it for the stretch that a frame is in; to be called once for each, in order."""
+        if not self._started:
+            self._first, self._started = seconds, True
+        ahead = seconds - self._first - self._begin - self._length
+        if (
+            ahead < -JUMP or ahead > containers.LONGEST_GAP
+        ):  # another clock: the sound goes on where it was
+            self._first += ahead
+        elif ahead > GAP:
+            self._begin, self._length = self._begin + self._length + ahead, 0.0
+        self._length += frame.samples / frame.sample_rate
+        return self._begin
+
+
+def _mono(
+    path: Path | str, timed: Iterator[tuple[float, av.AudioFrame]]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields sound as blocks `[S]` float32, mono, 16 kHz; its format may change midway.
+
+    Before each stands the place, in samples after the first one, at which the stretch begins that
+    it is in: see `_Stretches`.
+    """
+    stretches = _Stretches()
+
+    def setup(pair: tuple[float, av.AudioFrame]) -> tuple:
+        frame = pair[1]
+        rate = frame.sample_rate
         if not RATES[0] <= rate <= RATES[1]:
             raise InputError(
                 f"{path}: its sound has {rate} samples a second; allowed: {RATES[0]} to {RATES[1]}"
             )
+        return frame.format.name, frame.layout.name, rate, stretches.begin(*pair)
+
+    for (name, layout, _, begin), same in itertools.groupby(timed, setup):
         real = name.startswith(("flt", "dbl"))
         # To integers: for them the mix is scaled to sum to one, and cannot leave [-1, 1].
         resampler = av.AudioResampler("s32", "mono", SAMPLE_RATE)
-        for frame in itertools.chain(same, (None,)):
+        for frame in itertools.chain((frame for _, frame in same), (None,)):
             if frame and real and not np.isfinite(frame.to_ndarray()).all():
                 raise InputError(f"{path}: its sound holds samples that are not finite numbers")
             for block in _resampled(resampler, frame, f"{path}: its sound of {layout}"):
-                yield block.to_ndarray()[0].astype(np.float32) / 2**31
+                found = block.to_ndarray()[0].astype(np.float32) / 2**31
+                yield round(begin * SAMPLE_RATE), found
 
 
 def _resampled(

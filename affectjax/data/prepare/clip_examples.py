@@ -23,6 +23,7 @@ from affectjax.data.labels import LabelSpec
 from affectjax.data.media import codec, decoding, faces
 from affectjax.data.prepare.clip_storage import Decoded, Storage, decode, sound_file
 from affectjax.data.prepare.examples import Example, Examples, Seen, usable
+from affectjax.data.prepare.media_report import SAMPLE, MediaReport, report
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 from affectjax.modalities import SAMPLE_RATE
@@ -60,6 +61,7 @@ class ClipExamples(Examples):
         self._storage, self._generated = storage, generated
         self.splits = tuple(clips)
         self._size = self._faceless = 0
+        self._noted: dict[str, str] = {}  # by clip, what of its files was not used
 
     def read(self, split: str) -> Iterator[Example]:
         """Yields the examples of a split that can be used, and skips the others."""
@@ -74,6 +76,8 @@ class ClipExamples(Examples):
                 self._skipped.skip(self._name, split, clip.id, _NOTHING)
             else:
                 self._faceless += found.faces == 0
+                if found.notes:
+                    self._noted[clip.id] = found.notes[0]
                 if found.frames and not self._size:
                     self._size = len(codec.decode(found.frames[0]))
                 media = {"audio": found.sound, "vision": found.frames}
@@ -83,12 +87,36 @@ class ClipExamples(Examples):
         """Returns how frames and sound are stored, and in how many clips no face was found."""
         if self._faceless:
             logging.warning("%s: no face was found in %d clips", self._name, self._faceless)
+        if self._noted:
+            name, note = next(iter(self._noted.items()))
+            logging.warning(
+                "%s: %d clips were not read as a whole, first %s: %s",
+                *(self._name, len(self._noted), name, note),
+            )
         vision = {"size": self._size, "encoding": self._storage.image_encoding}
         return {
             "inputs": {"audio": {"rate": SAMPLE_RATE}, "vision": vision},
             "without_face": self._faceless,
+            "not_whole": len(self._noted),
             "cleaned": {},
         }
+
+    def sample(self) -> MediaReport | None:
+        """Decodes a few clips, skips those that do not decode, and returns what was seen.
+
+        None where there are no media to decode.
+        """
+        if self._generated:
+            return None
+        clips = [c for those in self._clips.values() for c in those if _has_media(c)]
+        chosen = [(clips[i], None) for i in codec.choose(len(clips), SAMPLE)]
+        detector = functools.partial(faces.detector, self._storage.detector)
+        work = functools.partial(_decode_safely, storage=self._storage, generated=False)
+        found = [(clip, what) for clip, _, what in _in_order(chosen, work, detector)]
+        for clip, what in found:
+            if isinstance(what, str):
+                self._skipped.skip(self._name, clip.split, clip.id, what)
+        return report(found, len(clips)) if found else None
 
     def look(self, split: str) -> Iterator[Seen]:
         """Yields what the doctor sees of a split; opens its files, but does not decode them."""
@@ -101,6 +129,11 @@ class ClipExamples(Examples):
                 else:
                     words = len((clip.text or "").split())
                     yield Seen(clip.id, label, has, words, clip.folds)
+
+
+def _has_media(clip: Clip) -> bool:
+    media = (clip.video, clip.audio, clip.frames, clip.waveform)
+    return any(part is not None for part in media)
 
 
 def _probe(

@@ -10,7 +10,7 @@ import numpy as np
 
 from affectjax.data import limits
 from affectjax.data.clip import Clip
-from affectjax.data.media import codec, decoding, faces
+from affectjax.data.media import codec, containers, decoding, faces
 from affectjax.errors import InputError
 
 ENCODINGS = ("auto", "png", "jpeg")
@@ -80,11 +80,13 @@ class Decoded:
       frames: the images, encoded; empty where there is none.
       sound: `[S]` int16; empty where there is none.
       faces: frames in which a face was found; None where none was looked for.
+      notes: what of its files was not used, or is damaged.
     """
 
     frames: tuple[bytes, ...]
     sound: np.ndarray
     faces: int | None
+    notes: tuple[str, ...] = ()
 
 
 def decode(
@@ -102,15 +104,25 @@ def decode(
       InputError: when a file of it cannot be read.
     """
     frames, found = np.zeros((0, 1, 1, 3), np.uint8), None
-    if clip.frames is not None:
-        frames = clip.frames[codec.choose(len(clip.frames), storage.keep_frames)]
-    elif clip.video is not None:
-        frames = decoding.frames(clip.video, storage.keep_frames, storage.picture_mib)
+    with containers.noting() as notes:
+        for file in played(clip):
+            containers.note_cut(file)
+        if clip.frames is not None:
+            frames = clip.frames[codec.choose(len(clip.frames), storage.keep_frames)]
+        elif clip.video is not None:
+            frames = decoding.frames(clip.video, storage.keep_frames, storage.picture_mib)
+        sound = _sound(clip, storage.picture_mib)
     if len(frames) and not generated:
         frames, crop = faces.crop(frames, detector, storage.image_size)
         found = None if detector is None else crop.faces
     images = tuple(codec.encode(frame, storage.image_encoding) for frame in frames)
-    return Decoded(images, _sound(clip, storage.picture_mib), found)
+    return Decoded(images, sound, found, tuple(notes))
+
+
+def played(clip: Clip) -> list[Path]:
+    """Returns the files of a clip that have a time: no image, and no folder of frames."""
+    files = dict.fromkeys(f for f in (clip.video, sound_file(clip)) if f is not None)
+    return [f for f in files if f.is_file() and f.suffix.lower() not in decoding.IMAGES]
 
 
 def sound_file(clip: Clip) -> Path | None:

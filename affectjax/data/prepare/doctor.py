@@ -10,6 +10,7 @@ import numpy as np
 from affectjax.data.labels import LabelSpec
 from affectjax.data.prepare.examples import Seen
 from affectjax.data.prepare.feature_report import FeatureReport
+from affectjax.data.prepare.media_report import MediaReport
 from affectjax.modalities import MODALITIES
 
 _TRAIN = "train"
@@ -52,6 +53,7 @@ class Diagnosis:
       checksums: sha256 by file name.
       problems: what would spoil a training.
       warnings: what a preparation mends or what one should know.
+      media: of clips, what a sample of them looks like; None where there are no media.
     """
 
     splits: dict[str, Group]
@@ -60,6 +62,7 @@ class Diagnosis:
     checksums: dict[str, str]
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
+    media: MediaReport | None = None
 
 
 def examine(
@@ -70,6 +73,8 @@ def examine(
     checksums: Mapping[str, str] | None = None,
     skipped: Reasons | None = None,
     test_only: bool = False,
+    gaps: int | None = None,
+    media: MediaReport | None = None,
 ) -> Diagnosis:
     """Returns what a data set holds and what is wrong with it.
 
@@ -80,6 +85,8 @@ def examine(
       checksums: sha256 by name of the files that it came from.
       skipped: by (split, id), what cannot be used, complete once `splits` were looked at.
       test_only: whether the set has nothing to train on, and need not have.
+      gaps: how many examples may be skipped before it is a problem; None for any number.
+      media: of clips, what a sample of them looks like.
     """
     reports = reports or {}
     seen = {split: list(examples) for split, examples in splits.items()}
@@ -90,13 +97,21 @@ def examine(
     facts = ()
     if test_only:
         trained, facts = {}, ("every example is for the test of what another set trained",)
+    lost, too_many = _lost(skipped), gaps is not None and len(skipped) > gaps
     return Diagnosis(
         splits=groups,
         folds=folds,
         skipped=skipped,
         checksums=dict(checksums or {}),
-        problems=tuple(_problems(seen, groups, trained, spec, skipped)),
-        warnings=(*facts, *_warnings(groups, folds, skipped), *_unnamed(trained)),
+        problems=(*(lost if too_many else ()), *_problems(seen, groups, trained, spec, skipped)),
+        warnings=(
+            *facts,
+            *(() if too_many else lost),
+            *_warnings(groups, folds),
+            *(media.warnings() if media else ()),
+            *_unnamed(trained),
+        ),
+        media=media,
     )
 
 
@@ -112,6 +127,8 @@ def format(diagnosis: Diagnosis) -> str:
     for fold, parts in diagnosis.folds.items():
         for split, group in parts.items():
             lines += _lines(f"fold {fold}, {split}", group)
+    if diagnosis.media:
+        lines += ["", *diagnosis.media.lines()]
     lists = {"Skipped": [f"{s}: {i}: {why}" for (s, i), why in diagnosis.skipped.items()]}
     lists |= {"Warnings": diagnosis.warnings, "Problems": diagnosis.problems}
     for title, entries in lists.items():
@@ -238,14 +255,19 @@ def _unnamed(trained: Mapping[str, Mapping[str, Group]]) -> Iterator[str]:
             return  # what is true of one fold is true of all
 
 
+def _lost(skipped: Reasons) -> tuple[str, ...]:
+    """Returns a sentence about what cannot be used, where there is any."""
+    if not skipped:
+        return ()
+    (split, name), reason = next(iter(skipped.items()))
+    count = "1 example" if len(skipped) == 1 else f"{len(skipped)} examples"
+    return (f"{count} cannot be used and would be skipped, first {name} of {split}: {reason}",)
+
+
 def _warnings(
-    groups: Mapping[str, Group], folds: Mapping[str, Mapping[str, Group]], skipped: Reasons
+    groups: Mapping[str, Group], folds: Mapping[str, Mapping[str, Group]]
 ) -> Iterator[str]:
     """Yields one sentence for each thing that does not stop a training."""
-    if skipped:
-        (split, name), reason = next(iter(skipped.items()))
-        count = "1 example" if len(skipped) == 1 else f"{len(skipped)} examples"
-        yield f"{count} cannot be used and would be skipped, first {name} of {split}: {reason}"
     for where, parts in {"": groups, **{f"fold {f}, ": s for f, s in folds.items()}}.items():
         for split, group in parts.items():
             if group.features:

@@ -95,7 +95,7 @@ def usable(
     """Yields the examples with an id of their own and a right label, and that label.
 
     Args:
-      examples: of one split; what was skipped before stays out.
+      examples: of one split.
       split: its name.
       spec: what the labels should be.
       skipped: takes the others.
@@ -114,5 +114,5 @@ def usable(
         seen.add(example.id)
         if wrong:
             skipped.skip(where, split, example.id, wrong[0])
-        elif (split, example.id) not in skipped.reasons:
+        else:
             yield example, label[0]

@@ -17,7 +17,7 @@ from affectjax.data.prepare.examples import Examples
 from affectjax.data.prepare.hashes import checksum, clip_stamp, code_hash, hash_of
 from affectjax.data.prepare.request import VERSION, Request, locate
 from affectjax.data.prepare.sequence_examples import SequenceExamples
-from affectjax.data.raw import readers
+from affectjax.data.raw import readers, tables
 from affectjax.data.raw.dataset import CLIPS, SEQUENCES
 from affectjax.data.sequences import FeatureSet
 from affectjax.data.skipped import SkippedRecords
@@ -100,7 +100,11 @@ def _of_sequences(wanted: Request) -> Plan:
 
     def examine() -> doctor.Diagnosis:
         return sequence_examples.examine(
-            features(), spec, checksums=checksums, skipped=skipped.reasons
+            features(),
+            spec,
+            checksums=checksums,
+            skipped=skipped.reasons,
+            gaps=dataset.gaps,
         )
 
     return Plan(wanted.folder, spec, options, read, skipped, examine, checksums)
@@ -153,10 +157,22 @@ def _of_clips(wanted: Request) -> Plan:
 
     def examine() -> doctor.Diagnosis:
         examples = read()
-        splits = {split: list(examples.look(split)) for split in examples.splits}
+        media = examples.sample()
+        broken = media.broken if media else {}
+        splits = {
+            split: [seen for seen in examples.look(split) if (split, seen.id) not in broken]
+            for split in examples.splits
+        }
         # A split of which nothing could even be listed is there as well.
         splits |= {split: [] for split, _ in skipped.reasons if split not in splits}
-        return doctor.examine(splits, spec, skipped=skipped.reasons, test_only=dataset.test_only)
+        return doctor.examine(
+            splits,
+            spec,
+            skipped=skipped.reasons,
+            test_only=dataset.test_only,
+            gaps=dataset.gaps,
+            media=media,
+        )
 
     return Plan(wanted.folder, spec, options, read, skipped, examine)
 
@@ -179,6 +195,6 @@ def _content(source: Path, format: str) -> list[Path]:
     if source.is_file():
         return [source]
     # Nobody knows here which files of a folder a reader from elsewhere opens.
-    every, kinds = "." in format, (".csd", ".npz", ".json", ".csv")
+    every, kinds = "." in format, (".csd", ".npz", ".json", *tables.SUFFIXES)
     files = (file for file in source.iterdir() if file.is_file())
     return sorted(file for file in files if every or file.suffix in kinds)

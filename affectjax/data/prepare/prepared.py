@@ -144,7 +144,10 @@ class Prepared:
     def __init__(self, path: Path, card: Mapping[str, Any]):
         self.path, self.card = path, card
         self.name, self.aligned = card["name"], card["aligned"]
-        self.spec = LabelSpec(**{**card["labels"], "classes": tuple(card["labels"]["classes"])})
+        try:
+            self.spec = LabelSpec(**{**card["labels"], "classes": tuple(card["labels"]["classes"])})
+        except (TypeError, KeyError) as error:
+            raise InputError(f"{path / _CARD}: labels is {card['labels']!r}") from error
         self.lengths, self.dims, self.splits = card["lengths"], card["dims"], card["splits"]
         self.view, self.inputs = card["view"], card["inputs"]
 
@@ -167,11 +170,16 @@ class Prepared:
           split: its name.
         """
         self._check(split)
-        rows = self._examples[split]
         dtype = np.float32 if self.spec.kind == "score" else np.int32
-        present = np.array([[m in have for m in MODALITIES] for have in rows["present"]])
-        label = np.asarray(rows["label"], dtype)
-        return Index(tuple(rows["id"]), label, present, tuple(rows["transcript"]))
+        try:
+            rows = self._examples[split]
+            present = np.array([[m in have for m in MODALITIES] for have in rows["present"]])
+            label = np.asarray(rows["label"], dtype)
+            return Index(tuple(rows["id"]), label, present, tuple(rows["transcript"]))
+        except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
+            raise InputError(
+                f"{self.path / write.EXAMPLES}: is damaged ({error}); prepare the data set again"
+            ) from error
 
     def source(self, split: str) -> Source:
         """Returns the examples of a split by number.
@@ -192,7 +200,7 @@ class Prepared:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not readable ({error})") from error
 
 

@@ -3,13 +3,16 @@
 Letters: T steps, D features, S samples, K binary tasks.
 """
 
+import contextlib
 import functools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from affectjax.errors import InputError
 
 
 def stored(split: str) -> str:
@@ -36,7 +39,8 @@ class Source:
     def _records(self) -> Sequence[dict[str, Any]]:
         import tensorflow_datasets as tfds  # slow to import
 
-        return tfds.builder_from_directory(self._path).as_data_source(stored(self._split))
+        with _whole(self._path):
+            return tfds.builder_from_directory(self._path).as_data_source(stored(self._split))
 
     @functools.cached_property
     def _label_dtype(self) -> np.dtype:
@@ -54,18 +58,31 @@ class Source:
         index = operator.index(index)
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
-        record = self._records[index]
-        example = {
-            "id": record["id"].decode(),
-            "label": np.asarray(record["label"], self._label_dtype)[()],
-            "transcript": record["transcript"].decode(),
-        }
-        for m, kind in self._kinds.items():
-            if kind == "frames":
-                example[m] = _cut(record[m], record[f"{m}_sizes"])
-            elif kind != "text":
-                example[m] = record[m]
+        records, dtype = self._records, self._label_dtype
+        with _whole(self._path):
+            record = records[index]
+            example = {
+                "id": record["id"].decode(),
+                "label": np.asarray(record["label"], dtype)[()],
+                "transcript": record["transcript"].decode(),
+            }
+            for m, kind in self._kinds.items():
+                if kind == "frames":
+                    example[m] = _cut(record[m], record[f"{m}_sizes"])
+                elif kind != "text":
+                    example[m] = record[m]
         return example
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Makes an InputError of whatever a damaged folder fails with, in any of its readers."""
+    try:
+        yield
+    except Exception as error:
+        raise InputError(
+            f"{path}: is damaged ({type(error).__name__}: {error}); prepare the data set again"
+        ) from error
 
 
 def packed(modality: str, images: Sequence[bytes]) -> dict[str, np.ndarray]:

@@ -50,6 +50,7 @@ class SequenceExamples(Examples):
         """
         self._name, self._features, self._spec = name, features, spec
         self._skipped, self._limits = skipped, max_length
+        self._unread = frozenset(skipped.reasons)
         self.splits = tuple(features.splits)
         self.widths, self.dtypes = {}, {}
         for m in MODALITIES:
@@ -67,7 +68,8 @@ class SequenceExamples(Examples):
         """Yields the examples of a split that can be used, and skips the others."""
         part = self._features.splits[split]
         rows = map(_Row, range(len(part)), part.ids, part.label)
-        for row, label in usable(rows, split, self._spec, self._skipped, self._name):
+        read = (row for row in rows if (split, row.id) not in self._unread)
+        for row, label in usable(read, split, self._spec, self._skipped, self._name):
             text = part.transcripts[row.number] if part.transcripts is not None else ""
             media = {m: self._stored(m, part, row.number) for m in self.widths}
             yield Example(row.id, label, text, media)
@@ -116,6 +118,7 @@ def examine(
     *,
     checksums: Mapping[str, str] | None = None,
     skipped: Mapping[tuple[str, str], str] | None = None,
+    gaps: int | None = None,
 ) -> doctor.Diagnosis:
     """Returns what a feature set holds and what is wrong with it; all of its records are looked at.
 
@@ -124,6 +127,7 @@ def examine(
       spec: what the labels should be.
       checksums: sha256 by name of the files that it came from.
       skipped: by (split, id), what the reader already found wrong.
+      gaps: how many of these are no problem, None for any number.
     """
     return doctor.examine(
         {name: _seen(part) for name, part in features.splits.items()},
@@ -134,6 +138,7 @@ def examine(
         },
         checksums=checksums,
         skipped=skipped,
+        gaps=gaps,
     )
 
 

@@ -130,10 +130,14 @@ def read_card(folder: Path) -> dict[str, Any]:
             *("transcripts", "options", "key"),
         )
         missing = [key for key in needed if key not in card]
-    except (OSError, ValueError, TypeError) as error:
+        dicts = ("labels", "inputs", "lengths", "dims", "splits", "options")
+        wrong = [key for key in dicts if not isinstance(card.get(key, {}), dict)]
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{folder / CARD}: is not readable ({error})") from error
-    if missing:
-        raise InputError(f"{folder / CARD}: has no {', '.join(missing)}")
+    if missing or wrong:
+        raise InputError(f"{folder / CARD}: has no {', '.join(missing or wrong)}")
+    if not all(isinstance(said, dict) and "kind" in said for said in card["inputs"].values()):
+        raise InputError(f"{folder / CARD}: inputs is {card['inputs']!r}")
     return card
 
 

@@ -43,6 +43,8 @@ class RawDataset:
         split an iterable of `Clip`s, made when it is asked for.
       views: those that it has, the first its own choice; by default what it has fields for.
       test_only: whether there is nothing to train on; the doctor then says so as a fact.
+      gaps: how many examples cannot be used of the set as it was published, None where that is not
+        known; more of them are a problem to the doctor.
     """
 
     labels: LabelSpec | Callable[[str, Path], LabelSpec]
@@ -54,6 +56,7 @@ class RawDataset:
     generate: Callable[[str, int], Any] | None = None
     views: tuple[str, ...] = ()
     test_only: bool = False
+    gaps: int | None = 0
 
     def __post_init__(self):
         has = {SEQUENCES: self.sequence_files is not None, CLIPS: self.clips is not None}

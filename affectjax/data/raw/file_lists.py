@@ -1,9 +1,8 @@
-"""What the data sets of clips share: their folders found, their tables read, their folds gathered.
+"""What the data sets of clips share: their folders found, their folds gathered.
 
 Nothing here opens a sound, an image or a video.
 """
 
-import csv
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,54 +37,6 @@ def not_found(raw: Path, name: str, patterns: Sequence[str]) -> InputError:
     if not raw.exists():
         return InputError(f"{raw}: no such file or folder")
     return InputError(f"{raw}: nothing of {name} here; looked for {', '.join(patterns)}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One row of a table.
-
-    Attributes:
-      line: the number of its last line in the file.
-      values: by column, without the blanks around; empty where the row is too short.
-      longer: whether it has values beyond the last column.
-    """
-
-    line: int
-    values: dict[str, str]
-    longer: bool
-
-
-def table(path: Path, needed: Sequence[str]) -> tuple[tuple[str, ...], list[Row]]:
-    """Returns the columns of a table and its rows, without those that have no value at all.
-
-    Args:
-      path: a UTF-8 file with commas and a line of column names.
-      needed: columns that it must have.
-
-    Raises:
-      InputError: when it cannot be read, or has no such column or no row.
-    """
-    rows = []
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            columns = tuple(name.strip() for name in next(reader, ()))
-            for record in reader:
-                cells = [cell.strip() for cell in record]
-                if any(cells):
-                    values = dict.fromkeys(columns, "") | dict(zip(columns, cells, strict=False))
-                    rows.append(Row(reader.line_num, values, any(cells[len(columns) :])))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: is not a readable UTF-8 table ({error})") from error
-    missing = [name for name in needed if name not in columns]
-    if missing:
-        raise InputError(
-            f"{path}: has no column {', '.join(missing)}; expected {', '.join(needed)}, found"
-            f" {', '.join(columns) or 'nothing'}"
-        )
-    if not rows:
-        raise InputError(f"{path}: has no row")
-    return columns, rows
 
 
 def pictures(raw: Path, patterns: Sequence[str]) -> tuple[Path, dict[int, Path]] | None:

@@ -256,9 +256,25 @@ def sequence_array(value: object, where: str) -> np.ndarray:
     return array if array.dtype.kind == "f" else array.astype(np.float32)
 
 
-def text(value: object) -> str:
-    """Returns what a file holds for a word: text, or the bytes of one in UTF-8."""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+def text(value: object, where: str) -> str:
+    """Returns what a file holds for a word: text, the bytes of one in UTF-8, or a number.
+
+    None and NaN, which programs write for a text that is not there, are empty.
+
+    Args:
+      value: one word or sentence.
+      where: file, split and key, for the message.
+
+    Raises:
+      InputError: when it is a container.
+    """
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return ""
+    if isinstance(value, list | tuple | dict | set | frozenset | np.ndarray):
+        raise InputError(f"{where}: holds a {type(value).__name__}; expected a text an example")
+    return str(value)
 
 
 def _validate_sequences(sequences: Sequences, where: str) -> None:

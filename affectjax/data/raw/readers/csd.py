@@ -30,7 +30,7 @@ import functools
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import h5py
@@ -87,6 +87,20 @@ class _WrongEntry(ValueError):
     """One video's entry is not what the format says."""
 
 
+@contextlib.contextmanager
+def _reading(what: Path | str, wrong: type[ValueError]) -> Iterator[None]:
+    """Raises `wrong` for whatever HDF5 fails with; in a damaged file that is any exception."""
+    try:
+        yield
+    except (wrong, InputError):
+        raise
+    except Exception as error:
+        message = " ".join(str(error).split())
+        if wrong is InputError:
+            raise InputError(f"{what}: is not a readable HDF5 file ({message})") from error
+        raise wrong(f"cannot be read in {what} ({message})") from error
+
+
 def matches(path: Path) -> bool:
     """Returns whether this is a folder with computational sequences in it."""
     return path.is_dir() and any(path.glob("*.csd"))
@@ -125,7 +139,7 @@ def read(
         tracks = {role: _open(file, stack, limits.largest_mib) for role, file in files.items()}
         if aligned and "text" not in tracks:
             raise InputError(f"{path}: to align needs a text .csd, whose intervals are the words")
-        for video in tracks["label"].group:
+        for video in tracks["label"].videos:
             if not any(video in videos for videos in folds.values()):
                 skipped.skip(str(path), "no fold", video, "stands in no list of folds.json")
         splits = {}
@@ -203,27 +217,31 @@ def _role(file: Path) -> str:
     if role == "text":
         with contextlib.ExitStack() as stack:
             track = _open(file, stack)
-            features = next((x for x in map(track.features, track.group) if x is not None), None)
-            return "words" if features is not None and features.dtype.kind in "SO" else role
+            with _reading(file.name, InputError):
+                features = next(filter(_is_some, map(track.features, track.videos)), None)
+                words = features is not None and features.dtype.kind in "SO"
+            return "words" if words else role
     return role
 
 
 @dataclasses.dataclass(frozen=True)
 class _Track:
-    """The `data` group of a computational sequence."""
+    """The `data` group of a computational sequence, and the videos that it names."""
 
     name: str
     group: h5py.Group
+    videos: tuple[str, ...]
     largest_mib: float
 
     def __contains__(self, video: str) -> bool:
-        return video in self.group
+        return video in self.videos
 
     def dataset(self, video: str, key: str) -> h5py.Dataset | None:
         """Returns the features or the intervals of a video, None where it has none."""
-        entry = self.group.get(video)
-        found = entry.get(key) if isinstance(entry, h5py.Group) else None
-        return found if isinstance(found, h5py.Dataset) else None
+        with _reading(self.name, _WrongEntry):
+            entry = self.group.get(video)
+            found = entry.get(key) if isinstance(entry, h5py.Group) else None
+            return found if isinstance(found, h5py.Dataset) else None
 
     def features(self, video: str) -> h5py.Dataset | None:
         """Returns the features of a video, None where it has none."""
@@ -235,13 +253,9 @@ class _Track:
         if found is None:
             raise _WrongEntry(f"has no features or no intervals in {self.name}")
         where = f"{self.name}: {video}: {key}"
-        check(found.size * found.dtype.itemsize, self.largest_mib, where)
-        try:
+        with _reading(self.name, _WrongEntry):
+            check(found.size * found.dtype.itemsize, self.largest_mib, where)
             return self._texts(found, where) if found.dtype.hasobject else found[()]
-        except (_WrongEntry, InputError):
-            raise
-        except (OSError, ValueError) as error:
-            raise _WrongEntry(f"cannot be read in {self.name} ({error})") from error
 
     def _texts(self, found: h5py.Dataset, where: str) -> np.ndarray:
         """Returns texts of variable length, `[T]` or `[T, 1]`; all may refer to the same long one.
@@ -269,23 +283,26 @@ class _Track:
     @functools.cached_property
     def width(self) -> int:
         """Returns D, from the first video that has features."""
-        for features in map(self.features, self.group):
-            if features is not None:
+        with _reading(self.name, InputError):
+            for features in filter(_is_some, map(self.features, self.videos)):
                 return features.shape[1] if features.ndim == 2 else 1
         raise InputError(f"{self.name}: has no features of any video")
 
 
 def _open(file: Path, stack: contextlib.ExitStack, largest_mib: float = math.inf) -> _Track:
     """Returns the `data` group of a computational sequence that refers to no other file."""
-    try:
+    with _reading(file, InputError):
         content = stack.enter_context(h5py.File(file, "r"))
         _check_links(content, file)
-    except (OSError, RuntimeError, KeyError, TypeError) as error:
-        raise InputError(f"{file}: is not a readable HDF5 file ({error})") from error
-    roots = [group for name in content if isinstance(group := content.get(name), h5py.Group)]
-    if len(roots) != 1 or not isinstance(roots[0].get("data"), h5py.Group):
-        raise InputError(f"{file}: expected one root group with a group `data` in it")
-    return _Track(file.name, roots[0]["data"], largest_mib)
+        roots = [group for name in content if isinstance(group := content.get(name), h5py.Group)]
+        if len(roots) != 1 or not isinstance(roots[0].get("data"), h5py.Group):
+            raise InputError(f"{file}: expected one root group with a group `data` in it")
+        data = roots[0]["data"]
+        return _Track(file.name, data, tuple(data), largest_mib)
+
+
+def _is_some(value: object) -> bool:
+    return value is not None
 
 
 def _check_links(content: h5py.File, file: Path) -> None:

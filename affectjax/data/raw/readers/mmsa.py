@@ -66,12 +66,16 @@ def read(
 
 def _split(part: dict, name: str, path: Path, spec: LabelSpec, skipped: SkippedRecords) -> Split:
     where = f"{path}: {name}"
-    ids = tuple(readers.text(i) for i in _column(part, "id", None, where))
+    said = [readers.text(i, f"{where}: id") for i in _column(part, "id", None, where)]
+    ids = tuple(text or f"{name}_{row}" for row, text in enumerate(said))
     count = len(ids)
 
     def refuse(row: int, reason: str) -> None:
         skipped.skip(str(path), name, ids[row], reason)
 
+    for row, text in enumerate(said):
+        if not text:
+            refuse(row, "has no id")
     keys = _LABEL_KEYS.get(spec.kind, ())
     key = next((k for k in keys if part.get(k) is not None), None)
     if key is None:
@@ -79,10 +83,13 @@ def _split(part: dict, name: str, path: Path, spec: LabelSpec, skipped: SkippedR
             f"{where}: has no labels of kind {spec.kind}; they would stand in"
             f" {' or '.join(keys) or 'no key of this layout'}"
         )
-    label = parse(_column(part, key, count, where), spec, refuse)
+    values = _column(part, key, count, where)
+    values = [readers.text(v, where) if isinstance(v, bytes) else v for v in values]
+    label = parse(values, spec, refuse)
     transcripts = None
     if part.get("raw_text") is not None:
-        transcripts = tuple(readers.text(t) for t in _column(part, "raw_text", count, where))
+        said = _column(part, "raw_text", count, where)
+        transcripts = tuple(readers.text(t, f"{where}: raw_text") for t in said)
     modalities = {}
     for modality in MODALITIES:
         sequences = _modality(part, modality, count, where)

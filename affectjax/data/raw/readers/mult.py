@@ -67,11 +67,15 @@ def _split(part: dict, name: str, path: Path, spec: LabelSpec, skipped: SkippedR
     labels = part["labels"]
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "fiub" or not labels.ndim:
         raise InputError(f"{path}: {name}: labels: expected an array of numbers")
-    ids = _ids(part.get("id"), name, len(labels), path)
+    said = _ids(part.get("id"), name, len(labels), path)
+    ids = tuple(text or f"{name}_{row}" for row, text in enumerate(said))
 
     def refuse(row: int, reason: str) -> None:
         skipped.skip(str(path), name, ids[row] if row < len(ids) else str(row), reason)
 
+    for row, text in enumerate(said):
+        if not text:
+            refuse(row, "has no id")
     return Split(ids, _labels(labels, spec, refuse, f"{path}: {name}: labels"), modalities)
 
 
@@ -92,19 +96,24 @@ def _labels(labels: np.ndarray, spec: LabelSpec, refuse: Any, where: str) -> np.
 
 
 def _ids(value: Any, name: str, count: int, path: Path) -> tuple[str, ...]:
-    """Returns N names: `video[start-end]`, the id itself, or `split_row` where there is none."""
+    """Returns N names: `video[start-end]`, the id itself, or `split_row` without ids.
+
+    A name is empty where the file has none for its example.
+    """
     if value is None:
         return tuple(f"{name}_{row}" for row in range(count))
-    ids = []
+    ids, where = [], f"{path}: {name}: id"
     for entry in np.asarray(value, object).tolist():
         parts = (
-            [readers.text(p) for p in entry]
+            [readers.text(p, where) for p in entry]
             if isinstance(entry, list | tuple)
-            else [readers.text(entry)]
+            else [readers.text(entry, where)]
         )
         if len(parts) not in (1, 3):
             raise InputError(
                 f"{path}: {name}: id has {len(parts)} parts, expected one or video, start, end"
             )
-        ids.append(parts[0] if len(parts) == 1 else f"{parts[0]}[{parts[1]}-{parts[2]}]")
+        ids.append(
+            parts[0] if len(parts) == 1 or not parts[0] else f"{parts[0]}[{parts[1]}-{parts[2]}]"
+        )
     return tuple(ids)

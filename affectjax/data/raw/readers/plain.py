@@ -9,10 +9,14 @@ Each archive holds `<modality>` `[N, T, D]` numbers, N the rows of labels.csv, a
 neither, the zero rows at both ends of a sequence are padding. A length of 0 says that the example
 lacks the modality. Write them with `numpy.savez`; archives of Python objects are not opened.
 
+The table may be a `labels.tsv`, and be written as `tables.py` says. Other columns and other arrays
+than these are refused.
+
 Labels are numbers, names of classes, or for binary tasks zeros and ones with blanks between.
 """
 
-import csv
+import dataclasses
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,16 +25,19 @@ import numpy as np
 from affectjax.data import archives
 from affectjax.data.labels import LabelSpec, parse
 from affectjax.data.limits import Limits, check_inside
-from affectjax.data.raw import readers
+from affectjax.data.raw import readers, tables
+from affectjax.data.raw.tables import Row
 from affectjax.data.sequences import FeatureSet, Sequences, Split
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 
+_NEEDED = ("id", "split", "label")
+
 
 def matches(path: Path) -> bool:
-    """Returns whether this is a folder with a labels.csv."""
-    return path.is_dir() and (path / "labels.csv").is_file()
+    """Returns whether this is a folder with a labels.csv or labels.tsv."""
+    return path.is_dir() and table_of(path) is not None
 
 
 def read(
@@ -56,70 +63,66 @@ def read(
       InputError: names the file and the column or array that is not as above.
     """
     del aligned, max_length
-    table = read_table(path / "labels.csv")
-    modalities = _modalities(path, len(table["id"]), limits)
+    table = table_of(path)
+    columns, rows = read_table(table)
+    modalities = _modalities(path, len(rows), limits)
     if not modalities:
         raise InputError(
             f"{path}: has no array of {', '.join(MODALITIES)}; they stand in <modality>.npz or"
             " features.npz"
         )
     splits = {}
-    for name in dict.fromkeys(table["split"]):
-        rows = np.flatnonzero([s == name for s in table["split"]])
-        splits[name] = _split(name, rows, table, modalities, spec, skipped, path / "labels.csv")
+    for name in dict.fromkeys(row.values["split"] for row in rows):
+        here = np.flatnonzero([row.values["split"] == name for row in rows])
+        parts = {m: Sequences(s.x[here], s.mask[here]) for m, s in modalities.items()}
+        splits[name] = _split(name, [rows[i] for i in here], parts, spec, skipped, table)
+        if "text" not in columns:
+            splits[name] = dataclasses.replace(splits[name], transcripts=None)
     return FeatureSet(splits)
 
 
-def read_table(path: Path) -> dict[str, list[str]]:
-    """Returns the columns of a labels.csv by name.
+def table_of(folder: Path) -> Path | None:
+    """Returns the labels.csv or labels.tsv of a folder, None where there is none."""
+    return tables.find(folder, "labels")
+
+
+def read_table(path: Path) -> tuple[tuple[str, ...], list[Row]]:
+    """Returns the columns of a labels.csv, and its rows.
 
     Args:
       path: the table.
 
     Raises:
-      InputError: when a column or a value is missing.
+      InputError: as `tables.read`, or a row has no id or no split.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns, rows = tuple(reader.fieldnames or ()), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: is not a readable UTF-8 table ({error})") from error
-    needed = ("id", "split", "label")
-    missing = [c for c in needed if c not in columns]
-    if missing:
-        raise InputError(
-            f"{path}: has no column {', '.join(missing)}; expected id, split, label and maybe text"
-        )
-    if not rows:
-        raise InputError(f"{path}: has no row")
-    for line, row in enumerate(rows, start=2):
-        empty = [c for c in ("id", "split") if not (row[c] or "").strip()]
-        if empty or row["label"] is None:
-            raise InputError(f"{path}: line {line} has no {', '.join(empty) or 'label'}")
-    kept = needed + (("text",) if "text" in columns else ())
-    return {c: [(row[c] or "").strip() for row in rows] for c in kept}
+    columns, rows = tables.read(path, _NEEDED, (*_NEEDED, "text"))
+    for row in rows:
+        empty = [c for c in ("id", "split") if not row.values[c]]
+        if empty:
+            raise InputError(f"{path}: line {row.line} has no {', '.join(empty)}")
+    return columns, rows
 
 
 def _split(
     name: str,
-    rows: np.ndarray,
-    table: dict[str, list[str]],
+    rows: list[Row],
     modalities: dict[str, Sequences],
     spec: LabelSpec,
     skipped: SkippedRecords,
     where: Path,
 ) -> Split:
     """Returns the examples of one split, in the order of the table."""
-    ids = tuple(table["id"][i] for i in rows)
 
     def refuse(row: int, reason: str) -> None:
-        skipped.skip(str(where), name, ids[row], reason)
+        values = rows[row].values
+        skipped.skip(f"{where}: line {rows[row].line}", name, values["id"], reason)
 
-    label = parse([table["label"][i] for i in rows], spec, refuse)
-    parts = {m: Sequences(s.x[rows], s.mask[rows]) for m, s in modalities.items()}
-    texts = tuple(table["text"][i] for i in rows) if "text" in table else None
-    return Split(ids, label, parts, texts)
+    for number, row in enumerate(rows):
+        if row.longer:
+            refuse(number, tables.LONGER)
+    label = parse([row.values["label"] for row in rows], spec, refuse)
+    ids = tuple(row.values["id"] for row in rows)
+    return Split(ids, label, modalities, tuple(row.values.get("text", "") for row in rows))
 
 
 def _modalities(folder: Path, count: int, limits: Limits) -> dict[str, Sequences]:
@@ -133,9 +136,12 @@ def _modalities(folder: Path, count: int, limits: Limits) -> dict[str, Sequences
         return archives.read(file, limits.largest_mib)
 
     common = arrays_of("features.npz")
+    _check_archives(folder)
     found = {}
+    tables.check_names(common, _keys(*MODALITIES), f"{folder / 'features.npz'}", "array")
     for modality in MODALITIES:
         own = arrays_of(f"{modality}.npz")
+        tables.check_names(own, _keys(modality), f"{folder / modality}.npz", "array")
         if modality in own and modality in common:
             raise InputError(f"{folder}: {modality} stands in {modality}.npz and in features.npz")
         arrays = own if own else common
@@ -147,12 +153,28 @@ def _modalities(folder: Path, count: int, limits: Limits) -> dict[str, Sequences
     return found
 
 
+def _keys(*modalities: str) -> tuple[str, ...]:
+    """Returns the arrays that an archive of these modalities may have."""
+    return tuple(f"{m}{kind}" for m in modalities for kind in ("", "_lengths", "_mask"))
+
+
+def _check_archives(folder: Path) -> None:
+    """Raises InputError for an archive whose name seems to be a slip of the pen."""
+    known = ("features.npz", *(f"{m}.npz" for m in MODALITIES))
+    for file in sorted(folder.glob("*.npz")):
+        near = difflib.get_close_matches(file.name.lower(), known, n=1, cutoff=0.8)
+        if file.name not in known and near:
+            raise InputError(f"{file}: is not read; did you mean {near[0]}?")
+
+
 def _sequences(arrays: dict, modality: str, count: int, where: str) -> Sequences:
     x = readers.sequence_array(arrays[modality], f"{where}: {modality}")
     if len(x) != count:
         raise InputError(
             f"{where}: {modality} has {len(x)} examples where labels.csv has {count} rows"
         )
+    if {f"{modality}_mask", f"{modality}_lengths"} <= {*arrays}:
+        raise InputError(f"{where}: has {modality}_mask and {modality}_lengths; keep one of them")
     if f"{modality}_mask" in arrays:
         mask = arrays[f"{modality}_mask"]
         if mask.shape != x.shape[:2]:

@@ -16,7 +16,6 @@ and a part of train is held out for validation; where the folders have a test of
 valid. Who is seen is not published: each face is a group of its own.
 """
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,10 +24,9 @@ from absl import logging
 from affectjax.data import archives
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
-from affectjax.data.raw import class_folders, file_lists
+from affectjax.data.raw import class_folders, file_lists, tables
 from affectjax.data.raw.dataset import RawDataset
 from affectjax.data.skipped import SkippedRecords
-from affectjax.errors import InputError
 
 CLASSES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
 TABLES = {"train": "training.csv", "test": "validation.csv"}
@@ -72,11 +70,11 @@ def clips(raw: Path, skipped: SkippedRecords) -> list[Clip]:
       InputError: when the folder has none of the arrangements, or a table lacks a column.
     """
     raw = Path(raw)
-    tables = {s: file_lists.find(raw, (n, f"*/{n}", f"*/*/{n}")) for s, n in TABLES.items()}
+    lists = {s: file_lists.find(raw, (n, f"*/{n}", f"*/*/{n}")) for s, n in TABLES.items()}
     sets = {s: file_lists.find(raw, (f"{n}/images", f"*/{n}/images")) for s, n in SETS.items()}
-    if any(tables.values()):
+    if any(lists.values()):
         pictures = file_lists.find(raw, PICTURES) or raw
-        rows = ((s, _table(path)) for s, path in tables.items() if path is not None)
+        rows = ((s, _table(path)) for s, path in lists.items() if path is not None)
     elif any(sets.values()):
         pictures = raw
         rows = ((s, _annotated(raw, folder)) for s, folder in sets.items() if folder is not None)
@@ -113,19 +111,9 @@ def _listed(
 def _table(path: Path) -> Iterator[tuple[str, str]]:
     """Yields the file and the expression of each row; the landmarks beside them are large."""
     needed = ("subDirectory_filePath", "expression")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in needed if name not in (reader.fieldnames or ())]
-            if missing:
-                raise InputError(
-                    f"{path}: has no column {', '.join(missing)}; expected {', '.join(needed)}"
-                )
-            for row in reader:
-                name, expression = ((row[column] or "").strip() for column in needed)
-                yield name, expression
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: is not a readable UTF-8 table ({error})") from error
+    for row in tables.stream(path, needed):
+        name, expression = (row.values[column] for column in needed)
+        yield name, expression
 
 
 def _annotated(raw: Path, images: Path) -> Iterator[tuple[str, str]]:

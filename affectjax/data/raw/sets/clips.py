@@ -5,10 +5,11 @@
     mia_2,train,sad,,mia/2.wav,
     tom_1,valid,happy,tom/1,tom/1.wav,"Well, well."
 
-The raw path is the table, or a folder that holds it as `clips.csv` or as its only csv. It is UTF-8,
-with commas. `split` is train, valid or test. Of `video`, `audio` and `text` each row has at least
-one; the others stay blank. `video` is a video file, an image, or a folder of frames; where `audio`
-is blank, the sound track of the video is taken. Paths are relative to the table and stay in its
+The raw path is the table, or a folder that holds it as `clips.csv`, `clips.tsv`, or as its only csv
+or tsv; `tables.py` says how it may be written. It has no columns but these. `split` is train, valid
+or test. Of `video`, `audio` and `text` each row has at least one; the others stay blank. `video` is
+a video file, an image, or a folder of frames; where `audio` is blank, the sound track of the video
+is taken. Paths are relative to the table, written as on Linux or as on Windows, and stay in its
 folder, links followed, unless `allow_outside`.
 
 Labels are class names, whole numbers from 0 up (classes) or other numbers (scores). A `labels.json`
@@ -18,15 +19,16 @@ alphabet: `{"kind": "class", "classes": ["sad", "happy"]}`.
 The group is the id up to its last `_number` or `[...]`.
 """
 
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PureWindowsPath
 
 from affectjax.data import labels as labels_lib
 from affectjax.data import limits
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
-from affectjax.data.raw import file_lists
+from affectjax.data.raw import file_lists, tables
 from affectjax.data.raw.dataset import SEGMENT, RawDataset
-from affectjax.data.raw.file_lists import Row
+from affectjax.data.raw.tables import Row
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
 
@@ -74,7 +76,7 @@ def clips(raw: Path, skipped: SkippedRecords, allow_outside: bool = False) -> li
                 raise InputError("stands twice in the split; the first is kept")
             seen.add((split, name))
             if row.longer:
-                raise InputError("has too many values; one with a comma in it needs double quotes")
+                raise InputError(tables.LONGER)
             if number in wrong:
                 raise InputError(wrong[number])
             found.append(clip(row.values, folder, allow_outside))
@@ -87,24 +89,21 @@ def _table(raw: Path) -> Path:
     """Returns the table that a path is or that a folder holds."""
     if raw.is_file():
         return raw
-    if (raw / "clips.csv").is_file():
-        return raw / "clips.csv"
-    found = sorted(raw.glob("*.csv"))
+    named = tables.find(raw, "clips")
+    if named is not None:
+        return named
+    found = sorted(path for suffix in tables.SUFFIXES for path in raw.glob(f"*{suffix}"))
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise InputError(f"{raw}: has several tables ({names}); name one, or call it clips.csv")
     if not found:
-        raise file_lists.not_found(raw, "clips", ("clips.csv", "*.csv"))
+        raise file_lists.not_found(raw, "clips", ("clips.csv", "clips.tsv", "*.csv", "*.tsv"))
     return found[0]
 
 
 def _rows(table: Path) -> list[Row]:
     """Returns the rows of a table, each with an id and a split."""
-    columns, rows = file_lists.table(table, NEEDED)
-    if not set(MODALITIES) & set(columns):
-        raise InputError(
-            f"{table}: has none of the columns {', '.join(MODALITIES)}; found {', '.join(columns)}"
-        )
+    rows = read(table, NEEDED)
     for row in rows:
         split = row.values["split"]
         if not row.values["id"]:
@@ -117,27 +116,35 @@ def _rows(table: Path) -> list[Row]:
     return rows
 
 
+def read(table: Path, needed: Sequence[str]) -> list[Row]:
+    """Returns the rows of a table of clips.
+
+    Args:
+      table: its file.
+      needed: columns that it must have, beside one of MODALITIES.
+
+    Raises:
+      InputError: as `tables.read`, or it has no column of a modality.
+    """
+    columns, rows = tables.read(table, needed, (*NEEDED, *MODALITIES))
+    if not set(MODALITIES) & set(columns):
+        raise InputError(
+            f"{table}: has none of the columns {', '.join(MODALITIES)}; found {', '.join(columns)}"
+        )
+    return rows
+
+
 def _labels(table: Path, rows: list[Row]) -> LabelSpec:
     declared = labels_lib.declared(table.parent)
     if declared is not None:
         return declared
-    values = [row.values["label"] for row in rows if row.values["label"]]
-    names = [value for value in values if not _is_number(value)]
-    if not values or 0 < len(names) < len(values):
-        wrong = f"has numbers and {names[0]!r}" if values else "is empty"
+    values = [row.values["label"] for row in rows]
+    if not any(values):
         raise InputError(
-            f"{table}: column label {wrong}; it holds names or numbers, or a labels.json beside"
+            f"{table}: column label is empty; it holds names or numbers, or a labels.json beside"
             " the table says what it holds"
         )
     return labels_lib.infer(values, str(table))
-
-
-def _is_number(value: str) -> bool:
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return True
 
 
 def _wrong_labels(rows: list[Row], spec: LabelSpec) -> dict[int, str]:
@@ -165,6 +172,8 @@ def _file(folder: Path, column: str, value: str, allow_outside: bool) -> Path:
     """Returns the file, or for a video the folder of frames, of a cell, with links followed."""
     try:
         path = (folder / value).resolve()
+        if "\\" in value and not path.exists():
+            path = (folder / PureWindowsPath(value).as_posix()).resolve()
         frames = column == "video" and path.is_dir()
         there = frames or path.is_file()
         # A link among the frames leads out as well as a path does.

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
-from affectjax.data.raw import file_lists
+from affectjax.data.raw import file_lists, tables
 from affectjax.data.raw.dataset import RawDataset
 from affectjax.data.skipped import SkippedRecords
 
@@ -76,7 +76,7 @@ def _entries(
     """Yields the lines of the lists; clips go by their number in five digits."""
     for fold, files in lists.items():
         for split, file in files.items():
-            for row in file_lists.table(file, ("video_name", "label"))[1]:
+            for row in tables.read(file, ("video_name", "label"))[1]:
                 number, label = row.values["video_name"], row.values["label"]
                 if number.isdecimal():
                     yield file_lists.Entry(file, fold, split, f"{int(number):05d}", label)

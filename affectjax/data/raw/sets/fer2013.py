@@ -10,7 +10,6 @@ has many a face twice, some of them in two splits.
 Letters: N faces, H height, W width.
 """
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import numpy as np
 from affectjax.data import archives
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
-from affectjax.data.raw import file_lists
+from affectjax.data.raw import file_lists, tables
 from affectjax.data.raw.dataset import RawDataset
 from affectjax.data.skipped import SkippedRecords
 from affectjax.errors import InputError
@@ -84,19 +83,9 @@ def _archive(path: Path) -> Iterator[_Row]:
 def _table(path: Path) -> Iterator[_Row]:
     """Yields the rows of a csv."""
     needed = ("emotion", "pixels", "Usage")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in needed if name not in (reader.fieldnames or ())]
-            if missing:
-                raise InputError(
-                    f"{path}: has no column {', '.join(missing)}; expected {', '.join(needed)}"
-                )
-            for row in reader:
-                emotion, pixels, usage = ((row[name] or "").strip() for name in needed)
-                yield _face(pixels), emotion, usage
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: is not a readable UTF-8 table ({error})") from error
+    for row in tables.stream(path, needed):
+        emotion, pixels, usage = (row.values[column] for column in needed)
+        yield _face(pixels), emotion, usage
 
 
 def _face(pixels: str) -> np.ndarray | None:

@@ -17,10 +17,9 @@ from pathlib import Path
 
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
-from affectjax.data.raw import file_lists
+from affectjax.data.raw import file_lists, tables
 from affectjax.data.raw.dataset import RawDataset
 from affectjax.data.skipped import SkippedRecords
-from affectjax.errors import InputError
 
 CLASSES = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
 LISTS = ("4_setups/All_scenes", "*/4_setups/All_scenes", "All_scenes")
@@ -73,11 +72,7 @@ def clips(raw: Path, skipped: SkippedRecords) -> list[Clip]:
 
 def _lines(file: Path) -> list[str]:
     """Returns the lines of a list that are not blank."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: is not a readable UTF-8 list ({error})") from error
-    return [line.strip() for line in lines if line.strip()]
+    return [line.strip() for line in tables.text(file).splitlines() if line.strip()]
 
 
 DATASET = RawDataset(

@@ -19,10 +19,9 @@ from absl import logging
 
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
-from affectjax.data.raw import file_lists
+from affectjax.data.raw import file_lists, tables
 from affectjax.data.raw.dataset import RawDataset
 from affectjax.data.skipped import SkippedRecords
-from affectjax.errors import InputError
 
 CLASSES = (
     "admiration",
@@ -69,13 +68,13 @@ def clips(raw: Path, skipped: SkippedRecords) -> list[Clip]:
       InputError: when there is no such file, or it is not UTF-8.
     """
     raw = Path(raw)
-    tables = {s: file_lists.find(raw, (n, f"data/{n}", f"*/{n}")) for s, n in TABLES.items()}
-    if not any(tables.values()):
+    files = {s: file_lists.find(raw, (n, f"data/{n}", f"*/{n}")) for s, n in TABLES.items()}
+    if not any(files.values()):
         raise file_lists.not_found(raw, "goemotions", tuple(TABLES.values()))
     allowed = {str(number): name for number, name in enumerate(CLASSES)}
     found: dict[tuple[str, str], Clip] = {}
     several = 0
-    for split, table in ((s, path) for s, path in tables.items() if path is not None):
+    for split, table in ((s, path) for s, path in files.items() if path is not None):
         for number, values in _lines(table):
             where = f"{table}: line {number}"
             if len(values) != 3:
@@ -100,11 +99,7 @@ def clips(raw: Path, skipped: SkippedRecords) -> list[Clip]:
 
 def _lines(table: Path) -> Iterator[tuple[int, list[str]]]:
     """Yields the lines that are not empty, by number, each as its values without blanks around."""
-    try:
-        lines = table.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{table}: is not a readable UTF-8 table ({error})") from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(tables.text(table).split("\n"), start=1):
         if line.strip():
             yield number, [value.strip() for value in line.split("\t")]
 

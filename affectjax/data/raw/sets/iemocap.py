@@ -134,4 +134,5 @@ DATASET = RawDataset(
     },
     clips=clips,
     clip_modalities=("text", "audio"),
+    gaps=None,  # of a folder of .csd: videos in no fold, or without a label
 )

@@ -27,4 +27,5 @@ DATASET = RawDataset(
             ".",
         ),
     },
+    gaps=None,  # of a folder of .csd: videos in no fold, or without a label
 )

@@ -31,8 +31,9 @@ def labels(view: str, path: Path) -> LabelSpec:
     if said is not None:
         return said
     if plain.matches(path):
-        table = path / "labels.csv"
-        return labels_lib.infer(plain.read_table(table)["label"], str(table))
+        table = plain.table_of(path)
+        values = [row.values["label"] for row in plain.read_table(table)[1]]
+        return labels_lib.infer(values, str(table))
     return LabelSpec("score")
 
 

@@ -15,10 +15,9 @@ from pathlib import Path
 
 from affectjax.data.clip import Clip
 from affectjax.data.labels import LabelSpec
-from affectjax.data.raw import file_lists
+from affectjax.data.raw import file_lists, tables
 from affectjax.data.raw.dataset import RawDataset
 from affectjax.data.skipped import SkippedRecords
-from affectjax.errors import InputError
 
 CLASSES = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
 LISTS = tuple(f"{above}EmoLabel/list_patition_label.txt" for above in ("", "basic/", "*/basic/"))
@@ -49,7 +48,7 @@ def clips(raw: Path, skipped: SkippedRecords) -> list[Clip]:
         raise file_lists.not_found(basic, "rafdb", PICTURES)
     ending = "_aligned.jpg" if pictures.name == "aligned" else ".jpg"
     found: dict[str, Clip] = {}
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(tables.text(path).splitlines(), start=1):
         where = f"{path}: line {number}"
         file, _, label = line.strip().rpartition(" ")
         name = file.strip().removesuffix(".jpg")
@@ -68,13 +67,6 @@ def clips(raw: Path, skipped: SkippedRecords) -> list[Clip]:
         else:
             found[name] = Clip(name, _NAMES[label], split, video=image)
     return list(found.values())
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is not a readable UTF-8 list ({error})") from error
 
 
 DATASET = RawDataset(

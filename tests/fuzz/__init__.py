@@ -1,0 +1,1 @@
+"""Damaged inputs for every reader and decoder of data; see `__main__`."""
