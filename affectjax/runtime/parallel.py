@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -65,6 +66,13 @@ class ParallelConfig:
             )
         if self.processes > 1 and not self.coordinator:
             raise ValueError("processes > 1 needs coordinator, as in 10.0.0.1:8476")
+
+
+def anywhere(flag: bool) -> bool:
+    """Returns whether a flag is set in any process of the run; all get the same answer."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.int32(flag)).any())
 
 
 # Whether the devices of the CPU were made for models of several seeds.

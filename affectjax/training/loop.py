@@ -18,7 +18,7 @@ from absl import logging
 from affectjax.data.batches import open_datasets, saved_inputs
 from affectjax.data.batches.dataset import Dataset
 from affectjax.errors import InputError
-from affectjax.runtime import checkpoints, configs, parallel, steps, workdir_lock
+from affectjax.runtime import checkpoints, configs, manifest, parallel, steps, workdir_lock
 from affectjax.runtime.parallel import Engine
 from affectjax.runtime.preemption import EXIT_CODE, Preemption
 from affectjax.runtime.workdir import MetricWriter, Workdir
@@ -133,9 +133,7 @@ class Trainer:
         """
         found = self.checkpoints.restore()
         if found is not None and found[1]["finished"]:
-            logging.info("%s is finished already: nothing to do", self.workdir.path)
-            self._write_baselines()  # it may have been stopped before them
-            return json.loads((self.workdir.path / "eval" / "test.json").read_text())
+            return self._complete(found)
         self._start(found)
         first, models = self.progress.stage, []
         for index in range(first, len(self.task.stages)):
@@ -144,11 +142,33 @@ class Trainer:
                 self.progress.begin_stage(index)
             self._run_stage(preemption)
             models = self._end_stage()
+        return self._finish()
+
+    def _finish(self) -> dict[str, Any]:
+        """Writes all that a finished run has; returns the metrics of the test split."""
         result = self._evaluate()
         self.progress.finished = True
         self._save(self.progress.step + 1)
         self._write_baselines()
         return result
+
+    def _complete(self, found: tuple[checkpoints.Flat, dict[str, Any]]) -> dict[str, Any]:
+        """Writes what a finished run lacks, from its checkpoint; returns what `_finish` did."""
+        path = self.workdir.path
+        test = path / "eval" / "test.json"
+        if parallel.anywhere(not self._is_whole(test)):
+            logging.warning("%s lacks some of its files: they are written again", path)
+            self._start(found)
+            return self._finish()
+        logging.info("%s is finished already: nothing to do", path)
+        self._write_baselines()  # it may have been stopped before them
+        return json.loads(test.read_text())
+
+    def _is_whole(self, test: Path) -> bool:
+        """Returns whether a finished run has its results, its best models, and what they read."""
+        results = _is_json(test) and _is_json(test.with_stem("valid"))
+        sound = results and not manifest.damage(self.workdir.path)
+        return sound and self.checkpoints.best.is_sound()
 
     # Order of initialisation: the run's own checkpoint, else new parameters, of which pretrained
     # weights take the place where there are any.
@@ -158,9 +178,8 @@ class Trainer:
         if jax.process_index() == 0:
             self.workdir.check_writable()
             for name, dataset in self.datasets.items():
-                folder = saved_inputs.where(self.workdir.path, name)
-                saved_inputs.save(dataset.inputs, folder)
-                dataset.save_missing(folder)
+                saved_inputs.save(dataset.inputs, self.workdir.path, name)
+                dataset.save_missing(saved_inputs.where(self.workdir.path, name))
         if found is None:
             self.checkpoints.remove_after(-1, -1)
             self.progress = Progress()
@@ -175,7 +194,8 @@ class Trainer:
         tree = checkpoints.fill(self._host_tree(), flat)
         self.state, self.best = self._place((tree["state"], tree["best"]))
         self.stopping = tree["control"]
-        self.writer = MetricWriter(self.workdir, meta["metrics_bytes"], self.progress.step)
+        position, crc = meta["metrics_bytes"], meta.get("metrics_crc")
+        self.writer = MetricWriter(self.workdir, position, self.progress.step, crc)
         name = self.program.stage.name
         logging.info("going on in stage %s after epoch %d", name, self.progress.epoch)
 
@@ -332,7 +352,8 @@ class Trainer:
 
     def _save(self, number: int) -> None:
         """Starts to write checkpoints."""
-        meta = {**self.progress.to_json(), "metrics_bytes": self.writer.position}
+        written = {"metrics_bytes": self.writer.position, "metrics_crc": self.writer.crc}
+        meta = {**self.progress.to_json(), **written}
         frozen = bool(jax.tree.leaves(self.frozen))
         best_epoch = self.stopping["best_epoch"]
         self.checkpoints.save(number, self._host_tree(), meta, best_epoch, frozen)
@@ -363,3 +384,11 @@ class Trainer:
         if self.settings.baselines and jax.process_index() == 0 and not there:
             names = self.task.stages[-1].data_sets
             baselines.write(self.workdir.path, self.task, self.datasets, names)
+
+
+def _is_json(file: Path) -> bool:
+    """Returns whether a file is there and holds JSON."""
+    try:
+        return bool(json.loads(file.read_text()))
+    except (OSError, ValueError):
+        return False

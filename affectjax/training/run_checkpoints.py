@@ -19,6 +19,7 @@ from affectjax.runtime import steps
 from affectjax.runtime.checkpoints import Checkpoints, Flat, nested
 
 Tree = Any
+_REMEDY = "give the command of the training again, which writes it anew"
 
 
 class RunCheckpoints:
@@ -44,8 +45,12 @@ class RunCheckpoints:
         return self._with_frozen(self.latest.restore())
 
     def restore_best(self) -> tuple[Tree, dict[str, Any]] | None:
-        """Returns `{"params", "variables"}`, frozen ones among the params, and meta."""
-        found = self._with_frozen(self.best.restore())
+        """Returns `{"params", "variables"}`, frozen ones among the params, and meta.
+
+        Raises:
+          InputError: the newest is damaged: one before it is of another epoch.
+        """
+        found = self._with_frozen(self.best.restore(remedy=_REMEDY))
         if found is None:
             return None
         tree = nested(found[0])
