@@ -6,6 +6,7 @@ What follows `--` goes to each `python -m affectjax.main`. On a real cluster sta
 on each host, with config.parallel.coordinator, .processes and .process set.
 """
 
+import signal
 import socket
 import subprocess
 import sys
@@ -41,17 +42,20 @@ def launch(processes: int, arguments: list[str]) -> int:
         subprocess.Popen([*command, *place, f"--config.parallel.process={number}"])
         for number in range(processes)
     ]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     code = 0
-    while running and not code:
-        for process in list(running):
-            try:
-                code = code or process.wait(timeout=0.2)
-                running.remove(process)
-            except subprocess.TimeoutExpired:
-                continue
-    for process in running:
-        process.terminate()
-        process.wait()
+    try:
+        while running and not code:
+            for process in list(running):
+                try:
+                    code = code or process.wait(timeout=0.2)
+                    running.remove(process)
+                except subprocess.TimeoutExpired:
+                    continue
+    finally:
+        for process in running:
+            process.terminate()
+            process.wait()
     return code
 
 

@@ -6,6 +6,7 @@ Which ones a run has, and what lies in them, is said in `affectjax.training.run_
 import functools
 import io
 import json
+import shutil
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,10 +20,12 @@ from flax import traverse_util
 from jax.experimental import multihost_utils
 
 from affectjax.errors import InputError
+from affectjax.runtime import disk
 
 Tree = Any
 Flat = dict[str, np.ndarray]
 _META = "meta.json"
+_UNFINISHED = "*.orbax-checkpoint-tmp*"
 
 
 class Checkpoints:
@@ -60,10 +63,14 @@ class Checkpoints:
           step: its number; one of that number is replaced, and there is none of a larger one.
           tree: of arrays, in any containers.
           meta: anything of JSON's types.
+
+        Raises:
+          RunStopped: the disk has no room for it.
         """
         if self._manager is None:
             return
         flat = flatten(tree)
+        disk.check_room(self.folder, flat)
         if self.has(step):
             self._manager.delete(step)
         self._manager.save(
@@ -80,6 +87,9 @@ class Checkpoints:
 
         What a killed run left half finished, or what is damaged, is among them.
         """
+        if self._manager is not None:
+            for left in self.folder.glob(_UNFINISHED):
+                shutil.rmtree(left)
         for later in [s for s in self._steps() if s > step]:
             self._manager.delete(later)
 

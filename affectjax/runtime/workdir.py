@@ -25,6 +25,7 @@ from absl import logging
 
 from affectjax.errors import InputError
 from affectjax.runtime import configs, manifest
+from affectjax.runtime.tensorboard import EventFile
 
 CONFIG = "config.json"
 _REMEDY = (
@@ -173,8 +174,6 @@ class MetricWriter:
         self.position = self.crc = 0
         if jax.process_index():
             return
-        from tensorboardX import SummaryWriter  # it is slow to import, and one process needs it
-
         path = workdir.path / "metrics.jsonl"
         if path.exists():
             self.position, self.crc = position, _checked(path, position, crc)
@@ -182,8 +181,7 @@ class MetricWriter:
             logging.warning("%s was removed: a new one begins with the next epoch", path)
         self._file = path.open("ab")
         self._file.truncate(self.position)
-        board = workdir.path / "tensorboard"
-        self._board = SummaryWriter(str(board), purge_step=step + 1 if step else None)
+        self._board = EventFile(workdir.path / "tensorboard", step + 1 if step else 0)
 
     def write(self, where: Mapping[str, Any], values: Mapping[str, Any]) -> None:
         """Appends one line.
@@ -199,11 +197,10 @@ class MetricWriter:
         self._file.write(line)
         self._file.flush()
         self.position, self.crc = self.position + len(line), zlib.crc32(line, self.crc)
-        for name, value in scalars.items():
-            if not math.isfinite(value):  # TensorBoard draws no NaN, as the recall of no example
-                continue
-            tag = f"{where['stage']}/{where['split']}/{name}/seed_{where['seed']}"
-            self._board.add_scalar(tag, value, where["step"])
+        group, seed = f"{where['stage']}/{where['split']}", f"seed_{where['seed']}"
+        # TensorBoard draws no NaN, as the recall of no example.
+        finite = {f"{group}/{k}/{seed}": v for k, v in scalars.items() if math.isfinite(v)}
+        self._board.write(where["step"], finite)
 
     def close(self) -> None:
         """Closes both."""

@@ -17,8 +17,8 @@ from absl import logging
 
 from affectjax.data.batches import open_datasets, saved_inputs
 from affectjax.data.batches.dataset import Dataset
-from affectjax.errors import InputError
-from affectjax.runtime import checkpoints, configs, manifest, parallel, steps, workdir_lock
+from affectjax.errors import InputError, RunStopped
+from affectjax.runtime import checkpoints, configs, disk, manifest, parallel, steps, workdir_lock
 from affectjax.runtime.parallel import Engine
 from affectjax.runtime.preemption import EXIT_CODE, Preemption
 from affectjax.runtime.workdir import MetricWriter, Workdir
@@ -34,7 +34,7 @@ from affectjax.training.stage_program import StageProgram
 Tree = Any
 
 
-class NonFiniteLoss(ArithmeticError):
+class NonFiniteLoss(RunStopped, ArithmeticError):
     """The loss or its gradient is NaN or infinite; the last good checkpoint stays."""
 
 
@@ -50,7 +50,7 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
 
     Raises:
       InputError: bad config or data, a workdir of another config, or one that another run is in.
-      NonFiniteLoss: names stage, step and seed.
+      RunStopped: the disk is full, or as NonFiniteLoss, which names stage, step and seed.
       SystemExit: after a SIGTERM, with the checkpoint on disk.
     """
     given, config = config, run_config.resolve(config)
@@ -71,7 +71,8 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
         if jax.process_index() == 0:
             folder.claim(config)
         trainer = Trainer(task, datasets, evaluator, engine, settings, seeds, folder)
-        with contextlib.closing(trainer), Preemption() as preemption:
+        full = disk.full_stops_a_run(folder.path)
+        with full, contextlib.closing(trainer), Preemption() as preemption:
             return trainer.run(preemption)
 
 
@@ -121,9 +122,10 @@ class Trainer:
     def close(self) -> None:
         """Waits for checkpoints under way, and closes files."""
         self.thread.shutdown(cancel_futures=True)
-        self.checkpoints.close()
-        if self.writer is not None:
-            self.writer.close()
+        with contextlib.ExitStack() as both:
+            both.callback(self.checkpoints.close)
+            if self.writer is not None:
+                both.callback(self.writer.close)
 
     def run(self, preemption: Preemption) -> dict[str, Any]:
         """Runs the stages that are left, then the final evaluation and the baselines.

@@ -7,6 +7,7 @@
 Every leaf has an axis of seeds; each seed has a best epoch of its own.
 """
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,7 @@ class RunCheckpoints:
             folder.wait()
 
     def close(self) -> None:
-        """Waits, and frees what the writers hold."""
-        for folder in (self.frozen, self.best, self.latest):
-            folder.close()
+        """Waits, and frees what the writers hold, each of them even where another fails."""
+        with contextlib.ExitStack() as all_of_them:
+            for folder in (self.latest, self.best, self.frozen):
+                all_of_them.callback(folder.close)

@@ -32,7 +32,7 @@ from affectjax.data.prepare.records import packed, stored
 from affectjax.data.raw.dataset import SEQUENCES
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
-from affectjax.runtime import manifest
+from affectjax.runtime import disk, manifest
 
 CARD, EXAMPLES, FOLDS = "affectjax.json", "examples.json", "folds.json"
 UNFINISHED = ".unfinished-"
@@ -287,9 +287,13 @@ def _put(plan: Plan, folder: Path, target: Path, place: Path) -> None:
 
 @contextlib.contextmanager
 def _writing_in(data_dir: Path) -> Iterator[None]:
-    """Turns what the operating system refuses into an InputError about the folder."""
+    """Turns what the operating system refuses into an InputError about the folder.
+
+    A full disk is a `RunStopped`.
+    """
     try:
-        yield
+        with disk.full_stops_a_run(data_dir):
+            yield
     except OSError as error:
         raise InputError(f"{data_dir}: cannot be written in ({error.strerror or error})") from error
 

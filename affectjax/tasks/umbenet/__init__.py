@@ -75,6 +75,7 @@ class UMBEnetStage(StageConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        configs.at_least(self, usage_penalty=0, stop_accuracy=0, transfer_threshold=0)
         if self.subset_loss < 0 or (self.subset_loss and self.shows == "one"):
             raise ValueError(
                 f"subset_loss is {self.subset_loss}; allowed: 0 or more, and 0 where shows is 'one'"
