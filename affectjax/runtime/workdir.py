@@ -16,7 +16,7 @@ import math
 import os
 import subprocess
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,11 @@ CONFIG = "config.json"
 _REMEDY = (
     f"put it back from a copy or, if you changed it yourself, take its line out of {manifest.FILE}"
 )
-# They say where a run runs, not what it computes, and differ between its own processes.
-PLACE = ("parallel.coordinator", "parallel.process", "parallel.compilation_cache")
+# They say where a run runs, not what it computes, and may differ between its own processes, and
+# from when it was begun.
+PLACE = tuple(
+    f"parallel.{key}" for key in ("coordinator", "processes", "process", "compilation_cache")
+)
 # What --mode=eval evaluates is not part of the training.
 NOT_TRAINING = (*PLACE, "data.split")
 # Differences between two configs that a message lists.
@@ -50,8 +53,15 @@ class Workdir:
     def __init__(self, path: str | Path):
         self.path = Path(path)
 
-    def claim(self, config: Mapping[str, Any]) -> None:
+    def claim(
+        self, config: Mapping[str, Any], longer: Collection[str] = (), *, look: bool = False
+    ) -> None:
         """Makes the folder and its config.json, or checks that they are those of this config.
+
+        Args:
+          config: the whole one.
+          longer: names of stages of which one may have more epochs than before.
+          look: whether config.json stays as it is where one has.
 
         Raises:
           InputError: another config's, not writable, or not a workdir.
@@ -59,8 +69,14 @@ class Workdir:
         file = self.path / CONFIG
         if file.exists():
             theirs = self.config()
-            lines = configs.differences(_training(config), _training(theirs))
-            if lines:
+            ours, before = _training(config), _training(theirs)
+            lines = configs.differences(ours, before)
+            if any(_is_longer(ours, before, f"stages.{name}.epochs") for name in longer):
+                if not look:
+                    logging.info("going on for longer: %s", *lines)
+                    said = json.loads(file.read_text())
+                    self._write_config(said | {"config": configs.plain(config)})
+            elif lines:
                 more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
                 raise InputError(
                     f"{self.path} belongs to a run with another config: "
@@ -70,10 +86,12 @@ class Workdir:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self.check_writable()
-            content = {"config": configs.plain(config), **_provenance()}
-            manifest.write(self.path, {CONFIG: json_bytes(content)})
+            self._write_config({"config": configs.plain(config), **_provenance()})
         except OSError as error:
             raise InputError(f"cannot write to the workdir {self.path}: {error}") from error
+
+    def _write_config(self, content: Mapping[str, Any]) -> None:
+        manifest.write(self.path, {CONFIG: json_bytes(content)})
 
     def config(self) -> dict[str, Any]:
         """Returns the config of the run that is here.
@@ -106,6 +124,11 @@ class Workdir:
 
 def _training(config: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in configs.flatten(config).items() if k not in NOT_TRAINING}
+
+
+def _is_longer(ours: Mapping[str, Any], before: Mapping[str, Any], key: str) -> bool:
+    """Returns whether two configs differ in a key alone, which is a greater number now."""
+    return ours != before and ours == before | {key: max(ours.get(key, 0), before.get(key, 0))}
 
 
 def _provenance() -> dict[str, Any]:

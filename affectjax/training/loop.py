@@ -69,7 +69,7 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
     folder = Workdir(workdir)
     with alone:
         if jax.process_index() == 0:
-            folder.claim(config)
+            folder.claim(config, [task.stages[-1].name])
         trainer = Trainer(task, datasets, evaluator, engine, settings, seeds, folder)
         full = disk.full_stops_a_run(folder.path)
         with full, contextlib.closing(trainer), Preemption() as preemption:
@@ -134,9 +134,10 @@ class Trainer:
           The metrics of the test split.
         """
         found = self.checkpoints.restore()
-        if found is not None and found[1]["finished"]:
+        if found is not None and found[1]["finished"] and not self._may_go_on(found):
             return self._complete(found)
         self._start(found)
+        self.progress.finished = False
         first, models = self.progress.stage, []
         for index in range(first, len(self.task.stages)):
             if index > first:
@@ -145,6 +146,11 @@ class Trainer:
             self._run_stage(preemption)
             models = self._end_stage()
         return self._finish()
+
+    def _may_go_on(self, found: tuple[checkpoints.Flat, dict[str, Any]]) -> bool:
+        """Returns whether the last stage of a finished run has epochs left, as it is longer now."""
+        left = self.task.stages[-1].rules.epochs - found[1]["epoch"]
+        return left > 0 and bool(found[0]["control/active"].any())
 
     def _finish(self) -> dict[str, Any]:
         """Writes all that a finished run has; returns the metrics of the test split."""
