@@ -145,6 +145,15 @@ def _unknown_section(argv: Sequence[str]) -> str | None:
 
 
 def _refuse(message: str, code: int = BAD_INPUT) -> int:
-    """Prints one sentence to stderr and returns the exit code."""
+    """Prints one sentence to stderr and returns the exit code.
+
+    One of several processes of a run ends here: JAX would wait minutes for the others, and they for
+    this one.
+    """
     sys.stderr.write("error: " + " ".join(message.split()) + "\n")
+    jax = sys.modules.get("jax")  # slow to import, and not yet where a flag is wrong
+    if jax is not None and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     return code

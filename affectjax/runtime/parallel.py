@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from affectjax.errors import InputError
-from affectjax.runtime import compilation
+from affectjax.runtime import compilation, hosts
 
 AXIS = "batch"
 MODELS = "models"
@@ -94,6 +94,7 @@ def initialize(config: ParallelConfig, seeds: int = 1) -> None:
         if not jax.distributed.is_initialized():
             jax.config.update("jax_cpu_collectives_implementation", "gloo")
             jax.distributed.initialize(config.coordinator, config.processes, config.process)
+            hosts.connect(config.coordinator)
     elif seeds > 1 and config.seeds != "together":
         _make_devices(seeds)
 

@@ -18,7 +18,16 @@ from absl import logging
 from affectjax.data.batches import open_datasets, saved_inputs
 from affectjax.data.batches.dataset import Dataset
 from affectjax.errors import InputError, RunStopped
-from affectjax.runtime import checkpoints, configs, disk, manifest, parallel, steps, workdir_lock
+from affectjax.runtime import (
+    checkpoints,
+    configs,
+    disk,
+    hosts,
+    manifest,
+    parallel,
+    steps,
+    workdir_lock,
+)
 from affectjax.runtime.parallel import Engine
 from affectjax.runtime.preemption import EXIT_CODE, Preemption
 from affectjax.runtime.workdir import MetricWriter, Workdir
@@ -55,12 +64,32 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
     """
     given, config = config, run_config.resolve(config)
     settings = configs.read(TrainConfig, config["train"], "config.train")
-    seeds = configs.seeds(config)
     parallel_config = run_config.join(config)
     alone = contextlib.nullcontext() if parallel_config.process else workdir_lock.hold(workdir)
     if folds.fold_names(config):
         with alone:
             return folds.run_each(given, workdir, train)
+    with hosts.watch():
+        return _train_one(config, workdir, settings, parallel_config, alone)
+
+
+def _train_one(
+    config: Mapping[str, Any],
+    workdir: str | Path,
+    settings: TrainConfig,
+    parallel_config: parallel.ParallelConfig,
+    alone: contextlib.AbstractContextManager,
+) -> dict[str, Any]:
+    """Returns what `train` does, of one run whose processes are joined.
+
+    Args:
+      config: the whole one.
+      workdir: of the run.
+      settings: `config.train`.
+      parallel_config: `config.parallel`.
+      alone: holds the lock of the workdir.
+    """
+    seeds = configs.seeds(config)
     datasets = open_datasets.open_all(run_config.data_sets(config))
     task = base.build(config, {n: d.inputs for n, d in datasets.items()}, parallel.AXIS)
     engine = parallel.engine(parallel_config, len(seeds))
