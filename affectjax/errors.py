@@ -1,4 +1,4 @@
-"""The one exception that says a person can mend this."""
+"""The exceptions that say what a person can mend."""
 
 
 class InputError(ValueError):
@@ -6,4 +6,12 @@ class InputError(ValueError):
 
     Raise it for anything that a user hands over: files, flags, config keys, folders. The apps
     print the sentence alone, without a traceback, and exit with code 2.
+    """
+
+
+class RunStopped(RuntimeError):
+    """A run cannot go on, though nothing is wrong with its input: why, and what to do.
+
+    A full disk, a host that is lost, a loss that is infinite. The apps print the sentence alone,
+    without a traceback, and exit with code 1.
     """

@@ -399,7 +399,8 @@ def results_of(workdir):
         if found is None and kind == "frozen":  # a run in which everything trains
             continue
         flat, meta = found
-        meta.pop("metrics_bytes", None)
+        for key in ("metrics_bytes", "metrics_crc"):
+            meta.pop(key, None)
         texts[kind] = json.dumps(meta, sort_keys=True)
         arrays |= {f"{kind}/{path}": x for path, x in flat.items()}
     return texts, arrays

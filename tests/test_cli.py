@@ -1,9 +1,12 @@
 """Bad input on the command line: one clear sentence, exit code 2, nothing half written."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -300,10 +303,30 @@ def test_report_says_the_same_as_the_function(start, finished, tmp_path):
     refused(start("report", f"--workdir={tmp_path}"), "test.json is not there")
 
 
+@pytest.mark.parametrize("app", ["main", "prepare", "predict", "report"])
+def test_help_is_no_error(start, app):
+    code, out, said = start(app, "--help").wait()
+    assert (code, said) == (0, "") and "--[no]help" not in said and f"affectjax/{app}.py" in out
+
+
+def test_ctrl_c_is_one_sentence(start, own, tmp_path):
+    flags = [f"--config={CONFIG_FILE}:{own}", f"--workdir={tmp_path / 'run'}"]
+    child = start("main", *flags, "--config.stages.train.epochs=400")
+    file = tmp_path / "run" / "metrics.jsonl"
+    while not file.exists() or not file.stat().st_size:
+        assert child.process.is_alive(), child.wait()
+        time.sleep(0.01)
+    os.kill(child.process.pid, signal.SIGINT)
+    code, _, said = child.wait(10)
+    assert code == 130 and "Traceback" not in said
+    assert said.splitlines()[-1].startswith("error: interrupted; the same command goes on")
+
+
 def test_an_infinite_loss_is_no_bad_input_but_stops_the_run(start, own, tmp_path):
     flags = [f"--config={CONFIG_FILE}:{own}", f"--workdir={tmp_path / 'run'}"]
     code, _, said = start("main", *flags, "--config.model.fault=5").wait()
-    assert code not in (0, 2) and "stage 'train', step 6, seed 0" in said
+    assert code == 1 and "Traceback" not in said
+    assert said.splitlines()[-1].startswith("error: stage 'train', step 6, seed 0")
     assert len(lines_of(tmp_path / "run")) == 2
 
 

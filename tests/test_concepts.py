@@ -20,6 +20,7 @@ from scipy import stats
 from affectjax.emotions import SEVEN, THREE
 from affectjax.errors import InputError
 from affectjax.ops import concept_sampling
+from affectjax.runtime import manifest
 from affectjax.runtime.parallel import AXIS, Engine
 from affectjax.tasks.supramodal import concept_bank
 from affectjax.tasks.supramodal.concept_bank import CARD, TENSORS, ConceptBank
@@ -207,7 +208,7 @@ def saved(tmp_path_factory):
 
 def test_a_bank_comes_back_as_it_was(saved):
     bank, folder = saved
-    assert sorted(f.name for f in folder.iterdir()) == [CARD, TENSORS]
+    assert sorted(f.name for f in folder.iterdir()) == [manifest.FILE, CARD, TENSORS]
     assert_same_bank(concept_bank.load(folder), bank, ("text", "audio", "vision"))
     assert_same_bank(concept_bank.load(str(folder)), bank, ("text", "audio", "vision"))
 
@@ -339,12 +340,33 @@ DAMAGES = {
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGES.values(), ids=DAMAGES.keys())
 def test_a_damaged_folder_is_refused_in_one_sentence(saved, tmp_path, damage, message):
+    """Without checksums, as a folder of an older program."""
     folder = shutil.copytree(saved[1], tmp_path / "bank")
+    (folder / manifest.FILE).unlink()
     damage(folder)
     with pytest.raises(InputError) as raised:
         concept_bank.load(folder)
     assert message in str(raised.value) and str(folder) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+SILENT = {
+    "permuted labels": edit_tensors(
+        lambda t: t.update({"text/labels": t["text/labels"][::-1].copy()})
+    ),
+    "other features": edit_tensors(lambda t: t.update({"text/features": -t["text/features"]})),
+    "renamed classes": edit_card(
+        lambda c: c["modalities"]["text"]["classes"][0].update(name="else")
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", SILENT.values(), ids=SILENT.keys())
+def test_what_only_checksums_tell_is_refused(saved, tmp_path, damage):
+    folder = shutil.copytree(saved[1], tmp_path / "bank")
+    damage(folder)
+    with pytest.raises(InputError, match=f"{folder}/concepts.* is damaged: .* back from a copy"):
+        concept_bank.load(folder)
 
 
 def test_an_unknown_modality_is_refused(saved):

@@ -1,11 +1,14 @@
 """Every variant of every file in configs/ builds its task, and each of its keys is read."""
 
+import contextlib
 import copy
 import dataclasses
 import functools
 import importlib.util
 import itertools
+import math
 import re
+import runpy
 from pathlib import Path
 
 import jax
@@ -537,3 +540,25 @@ def test_every_field_of_umbenet_is_used(monkeypatch, clip_folder):
     assert model.asked == model.fields
     assert stage.asked == stage.fields
     assert added.asked == added.fields and rank.fields == {"lora_rank"}
+
+
+NOT_FROM_0 = re.compile(r"model\.|.*(share|kfold)$")
+
+
+@pytest.mark.parametrize("file", ["mcr", "umbenet", "supramodal"])
+def test_no_number_is_negative_or_infinite(file):
+    """Those of a model are its network's own."""
+    config = run_config.resolve(runpy.run_path(str(FOLDER / f"{file}.py"))["get_config"]("synth"))
+    taken = []
+    for key, value in configs.flatten(config).items():
+        kind = type(value)
+        if kind not in (int, float) or key.startswith("model."):
+            continue
+        for bad in (-1,) if kind is int else (-1.0, math.nan, math.inf):
+            changed = copy.deepcopy(config)
+            *sections, last = key.split(".")
+            functools.reduce(dict.__getitem__, sections, changed)[last] = bad
+            with contextlib.suppress(InputError):
+                run_config.resolve(changed)
+                taken.append((key, bad))
+    assert taken == []

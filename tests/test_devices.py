@@ -5,8 +5,12 @@ Everything runs in processes of its own, since the number of devices is that of 
 
 import importlib.util
 import json
+import os
+import shutil
+import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -247,7 +251,7 @@ def test_two_processes_are_one_run(own, start, tmp_path):
     ]
     loop.train(toy_config(own, seeds=(1, 6), stages__train__epochs=2), tmp_path / "alone")
     for child in children:
-        code, _, said = child.wait(60)
+        code, _, said = child.wait(300)
         assert code == 0, said
     for kind in ENGINES:
         assert_close_lines(lines_of(workdir / kind), lines_of(tmp_path / "alone"))
@@ -257,3 +261,57 @@ def test_two_processes_are_one_run(own, start, tmp_path):
         )
         assert ours["mean"] == pytest.approx(theirs["mean"], abs=TOLERANCE)
         assert (workdir / kind / "eval" / "missing.json").exists()
+
+
+# ---- a process that is lost ---------------------------------------------------------------------
+
+
+def part_of_a_run(process, port, workdir, own, devices):
+    """Trains the toy for many epochs as one of two processes, or alone; ends as an app does."""
+    from affectjax.runtime import app
+
+    several = {
+        "parallel__coordinator": f"127.0.0.1:{port}",
+        "parallel__processes": 2,
+        "parallel__process": process,
+    }
+    changes = {**TOY, "stages__train__epochs": 40} | (several if port else {})
+    _, Engine.__init__ = on_devices(devices)
+    sys.argv = ["part"]
+    app.run(lambda argv: loop.train(toy_config(own, **changes), workdir) and None)
+
+
+def start_two(start, workdir, own):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = "--xla_force_host_platform_device_count=2"
+    where = (port, str(workdir), str(own), 4)
+    return [start(part_of_a_run, number, *where, XLA_FLAGS=flags) for number in range(2)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_lost_process_is_named_and_the_run_goes_on_on_any_devices(victim, own, start, tmp_path):
+    workdir = tmp_path / "run"
+    children = start_two(start, workdir, own)
+    file = workdir / "metrics.jsonl"
+    while not file.exists() or file.read_bytes().count(b"\n") < 12:
+        assert all(child.process.is_alive() for child in children), [c.wait() for c in children]
+        time.sleep(0.01)
+    os.kill(children[victim].process.pid, signal.SIGKILL)
+    code, _, said = children[1 - victim].wait(30)
+    assert code == 1 and "Traceback" not in said, said
+    assert said.splitlines()[-1].startswith(f"error: process {victim} of the run is lost")
+    children[victim].wait()
+    for name in ("one", "four"):
+        shutil.copytree(workdir, tmp_path / name)
+    alone = (0, 0, str(tmp_path / "one"), str(own), 1), (0, 0, str(tmp_path / "four"), str(own), 4)
+    again = [start(part_of_a_run, *where, XLA_FLAGS=FOUR) for where in alone]
+    again += [*start_two(start, workdir, own)]
+    loop.train(toy_config(own, **TOY | {"stages__train__epochs": 40}), tmp_path / "whole")
+    for child in again:
+        code, _, said = child.wait(300)
+        assert code == 0, said
+    for ours in (workdir, tmp_path / "one", tmp_path / "four"):
+        assert_close_lines(lines_of(ours), lines_of(tmp_path / "whole"))

@@ -28,7 +28,7 @@ from affectjax.data.prepare.clip_storage import Storage
 from affectjax.errors import InputError
 from affectjax.inference import Recognizer
 from affectjax.inference import recognize as run_on
-from affectjax.runtime import steps
+from affectjax.runtime import manifest, steps
 from affectjax.runtime.checkpoints import Checkpoints
 from affectjax.tasks.base import MAIN
 from affectjax.training import evaluator, loop
@@ -143,7 +143,7 @@ def changed(run, folder, **data):
     shutil.copytree(run, folder)
     content = json.loads((folder / "config.json").read_text())
     content["config"]["data"].update(data)
-    (folder / "config.json").write_text(json.dumps(content))
+    manifest.write(folder, {"config.json": json.dumps(content).encode()})
     return folder
 
 
@@ -159,7 +159,7 @@ def with_models(run, folder, factors, seeds):
     shutil.copytree(run, folder, ignore=shutil.ignore_patterns("checkpoints"))
     content = json.loads((folder / "config.json").read_text())
     content["config"]["seeds"] = seeds
-    (folder / "config.json").write_text(json.dumps(content))
+    manifest.write(folder, {"config.json": json.dumps(content).encode()})
     model, meta = best(run)
     stack = lambda f: lambda x: np.concatenate([(x * k).astype(x.dtype) for k in f])  # noqa: E731
     tree = {
@@ -634,10 +634,10 @@ def test_a_model_of_scores(run, tmp_path):
     other = changed(run, tmp_path / "scores", threshold=())
     content = json.loads((other / "config.json").read_text())
     content["config"] |= {"task": "toy", "model": {}, "stages": {}}
-    (other / "config.json").write_text(json.dumps(content))
+    manifest.write(other, {"config.json": json.dumps(content).encode()})
     said = json.loads((other / "inputs.json").read_text())
     said["labels"] = {"kind": "score", "classes": [], "low": None, "high": None}
-    (other / "inputs.json").write_text(json.dumps(said))
+    manifest.write(other, {"inputs.json": json.dumps(said).encode()})
     with pytest.raises(InputError, match="predicts labels of kind 'score'; allowed: 'class'"):
         run_on(other, text="hm")
 

@@ -104,16 +104,20 @@ def faces():
     ]
 
 
-@pytest.fixture(scope="module")
-def raw(tmp_path_factory):
-    """A folder with the three sources, the faces, and the cartoons of another set."""
-    folder = tmp_path_factory.mktemp("supramodal")
+def write_raw(folder):
+    """Writes the three sources, the faces, and the cartoons of another set."""
     for m in MODALITIES:
         write_source(folder / m, m)
     write_clips(folder / "faces", faces())
     for i in range(9):
         face(folder / "cartoons" / MAIN[i % 3] / f"{i}.png", i % 3, 99 + i)
     return folder
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """A folder with all that."""
+    return write_raw(tmp_path_factory.mktemp("supramodal"))
 
 
 @functools.cache

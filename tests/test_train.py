@@ -79,7 +79,14 @@ def toy_of(folder, **changes):
 
 def test_workdir_has_every_file_of_the_contract(finished):
     found = {f.name for f in finished.iterdir()}
-    files = {"config.json", "metrics.jsonl", "inputs.json", "standardization.npz", "lock"}
+    files = {
+        "config.json",
+        "checksums.json",
+        "metrics.jsonl",
+        "inputs.json",
+        "standardization.npz",
+        "lock",
+    }
     assert found == files | {"tensorboard", "checkpoints", "eval"}
     kept = {f.name: any(f.iterdir()) for f in (finished / "checkpoints").iterdir()}
     # Everything trains here: nothing is frozen.

@@ -73,14 +73,19 @@ PRESENT = {
 OTHERS = {"valid": TRAIN[:5], "test": TRAIN[4:]}
 
 
-@pytest.fixture(scope="module")
-def raw(tmp_path_factory):
-    """A folder of raw clips."""
+def write_raw(folder):
+    """Writes a folder of raw clips."""
     rows = []
     for split, those in {"train": TRAIN, **OTHERS}.items():
         for i, files in enumerate(those):
             rows.append((f"{split}_{i}", split, CLASSES[i % 3], *files))
-    return raw_files(tmp_path_factory.mktemp("umbenet") / "raw", rows)
+    return raw_files(folder, rows)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """A folder of raw clips."""
+    return write_raw(tmp_path_factory.mktemp("umbenet") / "raw")
 
 
 @functools.cache

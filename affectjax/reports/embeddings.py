@@ -20,6 +20,8 @@ from affectjax import emotions
 from affectjax.data import archives
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
+from affectjax.runtime import manifest
+from affectjax.tasks.supramodal import concept_bank
 
 FEATURES = "features.npz"
 KINDS = ("feature", "emotion", "non_emotion")
@@ -67,6 +69,7 @@ def load(folder: str | Path) -> Space:
     path = Path(folder) / FEATURES
     if not path.is_file():
         raise InputError(f"{path} is not there: has the run learned concepts?")
+    manifest.check(path.parent, (FEATURES,), concept_bank.REMEDY)
     found = archives.read(path)
     held = [m for m in MODALITIES if f"{m}/label" in found]
     lacking = [f"{m}/{kind}" for m in held for kind in KINDS if f"{m}/{kind}" not in found]

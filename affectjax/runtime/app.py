@@ -1,16 +1,23 @@
-"""Runs an app so that bad input ends in one sentence and exit code 2, never in a traceback."""
+"""Runs an app so that what a person can mend ends in one sentence, never in a traceback."""
 
+import contextlib
 import logging as std_logging
+import os
 import runpy
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import app, flags, logging
 
-from affectjax.errors import InputError
+from affectjax.errors import InputError, RunStopped
+from affectjax.runtime import disk
 
-BAD_INPUT = 2
+STOPPED, BAD_INPUT, INTERRUPTED = 1, 2, 128 + signal.SIGINT
+_INTERRUPTED = "interrupted; the same command goes on from what it has saved"
+# Flags that print and end.
+_HELP = ("help", "helpfull", "helpshort", "helpxml", "?")
 
 
 def quiet_others() -> None:
@@ -22,9 +29,21 @@ def quiet_others() -> None:
     package = str(Path(__file__).parents[1])
 
     def ours(record) -> bool:
-        return record.levelno >= std_logging.WARNING or record.pathname.startswith(package)
+        if record.pathname.startswith(package):
+            return True
+        # Of a full disk the app itself says all there is to say.
+        told = disk.full(record.exc_info[1] if record.exc_info else None)
+        return record.levelno >= std_logging.WARNING and not told
 
     logging.get_absl_handler().addFilter(ours)
+    shown = sys.excepthook
+
+    def hook(kind, error, trace) -> None:
+        # What threads of a checkpoint that failed say afterwards; the failure itself is told.
+        if str(error) != "Event loop is closed":
+            shown(kind, error, trace)
+
+    sys.excepthook = hook
     for name in ("jax", "orbax", "grain", "tensorflow_datasets"):
         std_logging.getLogger(name).setLevel(std_logging.WARNING)
 
@@ -33,8 +52,9 @@ def run(main: Callable[[Sequence[str]], int | None], *, arguments: bool = False)
     """Parses the flags, calls `main(argv)` and exits with what it returns.
 
     An `InputError`, an unknown flag, a wrong value of one, a key that a config does not have, or an
-    argument that is no flag: the sentence goes to stderr and the exit code is 2. Any other
-    exception is a fault of the program and keeps its traceback.
+    argument that is no flag: the sentence goes to stderr and the exit code is 2. A `RunStopped`, or
+    a full disk: the same with 1. Ctrl-C: the same with 130. Any other exception is a fault of the
+    program and keeps its traceback.
 
     Args:
       main: takes the arguments that are no flags, the program's name first.
@@ -46,11 +66,28 @@ def run(main: Callable[[Sequence[str]], int | None], *, arguments: bool = False)
             return _refuse(f"unexpected argument {argv[1]!r}; flags look like --name=value")
         quiet_others()
         try:
-            return main(argv)
+            signal.signal(signal.SIGINT, _interrupted)
+            with disk.full_stops_a_run():
+                return main(argv)
         except InputError as error:
             return _refuse(str(error))
+        except RunStopped as error:
+            return _refuse(str(error), STOPPED)
+        except KeyboardInterrupt:  # of an app that handles Ctrl-C itself
+            return _refuse(_INTERRUPTED, INTERRUPTED)
 
     app.run(guarded, flags_parser=_parse)
+
+
+def _interrupted(number, frame) -> None:
+    """Ends the process at once, as a kill would: all that is written is whole at any moment.
+
+    An exception would be lost in callbacks of JAX, and make Orbax wait minutes for a save.
+    """
+    with contextlib.suppress(RuntimeError):  # where it was writing
+        sys.stdout.flush()
+    os.write(2, f"error: {_INTERRUPTED}\n".encode())
+    os._exit(INTERRUPTED)
 
 
 def _parse(argv: Sequence[str]) -> Sequence[str]:
@@ -61,8 +98,10 @@ def _parse(argv: Sequence[str]) -> Sequence[str]:
         sys.exit(_refuse(f"--config={file}: there is no such file"))
     try:
         return flags.FLAGS(argv)
-    except SystemExit:  # absl has shown the help that was asked for, and leaves with 1
-        sys.exit(0)
+    except SystemExit:
+        if any(arg.lstrip("-").partition("=")[0] in _HELP for arg in argv[1:]):
+            sys.exit(0)  # absl's own is 1
+        raise
     except (flags.Error, InputError, FileNotFoundError) as error:
         # ml_collections puts the traceback of a config file into its message; ours is its end.
         sys.exit(_refuse(str(error).rpartition(f"{InputError.__module__}.InputError: ")[2]))
@@ -106,7 +145,16 @@ def _unknown_section(argv: Sequence[str]) -> str | None:
     return None
 
 
-def _refuse(message: str) -> int:
-    """Prints one sentence to stderr and returns the exit code for bad input."""
+def _refuse(message: str, code: int = BAD_INPUT) -> int:
+    """Prints one sentence to stderr and returns the exit code.
+
+    One of several processes of a run ends here: JAX would wait minutes for the others, and they for
+    this one.
+    """
     sys.stderr.write("error: " + " ".join(message.split()) + "\n")
-    return BAD_INPUT
+    jax = sys.modules.get("jax")  # slow to import, and not yet where a flag is wrong
+    if jax is not None and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code

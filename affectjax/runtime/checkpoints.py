@@ -6,6 +6,7 @@ Which ones a run has, and what lies in them, is said in `affectjax.training.run_
 import functools
 import io
 import json
+import shutil
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,10 +20,12 @@ from flax import traverse_util
 from jax.experimental import multihost_utils
 
 from affectjax.errors import InputError
+from affectjax.runtime import disk
 
 Tree = Any
 Flat = dict[str, np.ndarray]
 _META = "meta.json"
+_UNFINISHED = "*.orbax-checkpoint-tmp*"
 
 
 class Checkpoints:
@@ -57,13 +60,19 @@ class Checkpoints:
         """Starts to write a checkpoint; returns once `tree` (NumPy arrays) may change.
 
         Args:
-          step: its number, larger than all before.
+          step: its number; one of that number is replaced, and there is none of a larger one.
           tree: of arrays, in any containers.
           meta: anything of JSON's types.
+
+        Raises:
+          RunStopped: the disk has no room for it.
         """
         if self._manager is None:
             return
         flat = flatten(tree)
+        disk.check_room(self.folder, flat)
+        if self.has(step):
+            self._manager.delete(step)
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -78,6 +87,9 @@ class Checkpoints:
 
         What a killed run left half finished, or what is damaged, is among them.
         """
+        if self._manager is not None:
+            for left in self.folder.glob(_UNFINISHED):
+                shutil.rmtree(left)
         for later in [s for s in self._steps() if s > step]:
             self._manager.delete(later)
 
@@ -89,6 +101,13 @@ class Checkpoints:
         """Returns whether a checkpoint of that number is there; true where another saves."""
         return self._manager is None or step in self._steps()
 
+    def is_sound(self) -> bool:
+        """Returns whether the newest is there and can be read; true where another process reads."""
+        try:
+            return self._manager is None or bool(self._read(max(self._steps())))
+        except Exception:  # whatever a broken file makes the reader raise
+            return False
+
     def wait(self) -> None:
         """Returns when all that was started is on disk."""
         if self._manager is not None:
@@ -99,21 +118,25 @@ class Checkpoints:
         if self._manager is not None:
             self._manager.close()
 
-    def restore(self, step: int | None = None) -> tuple[Flat, dict[str, Any]] | None:
+    def restore(
+        self, step: int | None = None, remedy: str = ""
+    ) -> tuple[Flat, dict[str, Any]] | None:
         """Returns arrays by path and meta of the newest sound checkpoint, None where none is.
 
         A damaged one is named in the log and passed over for the one before. See `fill`.
 
         Args:
           step: only that one.
+          remedy: what to do where the newest one is damaged and none may take its place, for the
+            message; "" where the one before may.
 
         Raises:
-          InputError: there are checkpoints, and all are damaged.
+          InputError: there are checkpoints, and all are damaged, or with a remedy the newest is.
         """
-        found = self._newest(step) if self._manager is not None else None
+        found = self._newest(step, remedy) if self._manager is not None else None
         return found if jax.process_count() == 1 else _tell(found)
 
-    def _newest(self, only: int | None) -> tuple[Flat, dict[str, Any]] | None:
+    def _newest(self, only: int | None, remedy: str) -> tuple[Flat, dict[str, Any]] | None:
         steps = [step for step in self._steps() if only in (None, step)]
         for step in reversed(steps):
             try:
@@ -121,7 +144,10 @@ class Checkpoints:
             # Whatever a broken file makes the reader raise, the answer is the one before.
             except Exception as error:
                 reason = " ".join(str(error).split())[:200]
-                logging.warning("checkpoint %d in %s is damaged (%s)", step, self.folder, reason)
+                said = f"checkpoint {step} in {self.folder} is damaged ({reason})"
+                if remedy:
+                    raise InputError(f"{said}; {remedy}") from error
+                logging.warning("%s", said)
         if steps:
             raise InputError(f"every checkpoint in {self.folder} is damaged: {steps}")
         return None

@@ -129,6 +129,18 @@ def read(
     return tuple(made) if isinstance(parts, tuple) else made[0]
 
 
+def at_least(part: Any, **least: float) -> None:
+    """Raises ValueError for a field of a part that is smaller than it may be.
+
+    Args:
+      part: a dataclass.
+      **least: by field.
+    """
+    for key, value in least.items():
+        if getattr(part, key) < value:
+            raise ValueError(f"{key} is {getattr(part, key)}; allowed: {value} or more")
+
+
 def _title(part: type) -> str:
     """Returns the first sentence of what a part says about itself."""
     said = (part.__doc__ or part.__name__).partition("\n")[0].rstrip(".")
@@ -145,7 +157,7 @@ def _typed(value: Any, kind: Any, key: str) -> Any:
     wrong = kind in _SAID and not (
         isinstance(value, kind) and (kind is bool) == (type(value) is bool)
     )
-    if wrong or (kind is float and math.isnan(value)):
+    if wrong or (kind is float and not math.isfinite(value)):
         raise InputError(f'"{key}" is {value!r}; allowed: {_SAID[kind]}')
     return value
 
@@ -153,7 +165,7 @@ def _typed(value: Any, kind: Any, key: str) -> Any:
 _SAID = {
     bool: "True or False",
     int: "a whole number",
-    float: "a number",
+    float: "a finite number",
     str: "text",
     tuple: 'a tuple, as in "(1, 2)"',
 }

@@ -2,16 +2,28 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import optax
+
+from affectjax.runtime import configs
 
 OPTIMIZERS = ("adam", "adamw")
 SCHEDULES = ("constant", "cosine", "step")
 
 
+class _Part:
+    """A part of `config.optim`; the keys in `_from_0` are 0 or more."""
+
+    _from_0: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self):
+        for part in type(self).__mro__:
+            configs.at_least(self, **dict.fromkeys(vars(part).get("_from_0", ()), 0))
+
+
 @dataclasses.dataclass(frozen=True)
-class Optimizer:
+class Optimizer(_Part):
     """The keys that every run reads.
 
     Attributes:
@@ -28,6 +40,7 @@ class Optimizer:
         stages of several times 1 / (1 - average_decay) steps.
     """
 
+    _from_0 = ("learning_rate", "clip_norm", "warmup_epochs", "plateau_patience", "stop_rate")
     name: str = "adam"
     learning_rate: float = 1e-3
     clip_norm: float = 1.0
@@ -42,23 +55,25 @@ class Optimizer:
             if getattr(self, key) not in allowed:
                 value = getattr(self, key)
                 raise ValueError(f"{key} is {value!r}; allowed: {', '.join(allowed)}")
+        super().__post_init__()
         if not 0 <= self.average_decay < 1:
             raise ValueError(f"average_decay is {self.average_decay}; allowed: from 0 to below 1")
 
 
 @dataclasses.dataclass(frozen=True)
-class AdamW:
+class AdamW(_Part):
     """AdamW, `name` "adamw".
 
     Attributes:
       weight_decay: decoupled.
     """
 
+    _from_0 = ("weight_decay",)
     weight_decay: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Cosine:
+class Cosine(_Part):
     """The schedule "cosine".
 
     Attributes:
@@ -66,15 +81,17 @@ class Cosine:
         long as the stage.
     """
 
+    _from_0 = ("period_epochs",)
     period_epochs: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class Step(_Part):
     """The schedule "step".
 
     Attributes:
-      step_epochs: epochs at which the rate is multiplied by `step_factor`.
+      _from_0 = ("step_factor",)
+    step_epochs: epochs at which the rate is multiplied by `step_factor`.
       step_factor: see there.
     """
 
@@ -83,13 +100,14 @@ class Step:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plateau:
+class Plateau(_Part):
     """The plateau rule, `plateau_patience` above 0.
 
     Attributes:
       plateau_factor: by which the rate is multiplied.
     """
 
+    _from_0 = ("plateau_factor",)
     plateau_factor: float = 0.1
 
 
@@ -99,10 +117,8 @@ class OptimConfig(Plateau, Step, Cosine, AdamW, Optimizer):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.period_epochs and (self.schedule != "cosine" or self.period_epochs < 0):
-            raise ValueError(
-                f"period_epochs is {self.period_epochs}; allowed: 0 or more, with schedule cosine"
-            )
+        if self.period_epochs and self.schedule != "cosine":
+            raise ValueError(f"period_epochs is {self.period_epochs}, but is of schedule cosine")
         if self.weight_decay and self.name == "adam":
             raise ValueError("weight_decay is for adamw; with adam it would not be read")
 

@@ -14,11 +14,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from affectjax.errors import InputError
-from affectjax.runtime import compilation
+from affectjax.runtime import compilation, hosts
 
 AXIS = "batch"
 MODELS = "models"
@@ -67,6 +68,13 @@ class ParallelConfig:
             raise ValueError("processes > 1 needs coordinator, as in 10.0.0.1:8476")
 
 
+def anywhere(flag: bool) -> bool:
+    """Returns whether a flag is set in any process of the run; all get the same answer."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.int32(flag)).any())
+
+
 # Whether the devices of the CPU were made for models of several seeds.
 _made = False
 
@@ -86,6 +94,7 @@ def initialize(config: ParallelConfig, seeds: int = 1) -> None:
         if not jax.distributed.is_initialized():
             jax.config.update("jax_cpu_collectives_implementation", "gloo")
             jax.distributed.initialize(config.coordinator, config.processes, config.process)
+            hosts.connect(config.coordinator)
     elif seeds > 1 and config.seeds != "together":
         _make_devices(seeds)
 

@@ -2,9 +2,7 @@
 
 import signal
 
-import jax
-import numpy as np
-from jax.experimental import multihost_utils
+from affectjax.runtime import parallel
 
 EXIT_CODE = 128 + signal.SIGTERM
 
@@ -28,6 +26,4 @@ class Preemption:
 
     def asked(self) -> bool:
         """Returns whether any process of the run was asked to stop; all get the same answer."""
-        if jax.process_count() == 1:
-            return self._asked
-        return bool(multihost_utils.process_allgather(np.int32(self._asked)).any())
+        return parallel.anywhere(self._asked)

@@ -20,7 +20,7 @@ from affectjax.data.batches.inputs import Inputs
 from affectjax.data.batches.unpaired import Turns
 from affectjax.data.labels import LabelSpec
 from affectjax.errors import InputError
-from affectjax.runtime import lookup
+from affectjax.runtime import configs, lookup
 from affectjax.runtime.optim import OptimConfig
 
 MAIN = ""
@@ -171,9 +171,7 @@ class StageConfig:
     patience: int = 0
 
     def __post_init__(self):
-        for key, least in (("epochs", 1), ("batch_size", 1), ("patience", 0)):
-            if getattr(self, key) < least:
-                raise ValueError(f"{key} is {getattr(self, key)}; allowed: {least} or more")
+        configs.at_least(self, epochs=1, batch_size=1, patience=0)
 
     def rules(self, **others: Any) -> StageRules:
         """Returns the rules that it says, with `others` in place of some."""

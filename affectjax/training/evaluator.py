@@ -336,7 +336,7 @@ def open_run(
     config = run_config.override(config, overrides)
     parallel_config = run_config.join(config)
     data, wanted = run_config.data_sets(config), base.evaluated_data_sets(config)
-    inputs = {name: saved_inputs.load(saved_inputs.where(workdir.path, name)) for name in wanted}
+    inputs = {name: saved_inputs.load(workdir.path, name) for name in wanted}
     split = config["data"]["split"]
     datasets = open_datasets.open_all({name: data[name] for name in wanted}, inputs, (split,))
     task = base.build(config, {n: d.inputs for n, d in datasets.items()}, parallel.AXIS)

@@ -54,13 +54,15 @@ def run_each(
     """
     folder = Workdir(workdir)
     if jax.process_index() == 0:
-        folder.claim(run_config.resolve(config))
+        whole = run_config.resolve(config)
+        folder.claim(whole, whole["stages"], look=True)  # each fold knows which stage is the last
     names = fold_names(config)
     for name in names:
         one = configs.plain(config)
         one["data"] = {**one["data"], "fold": name, "folds": ()}
         run(one, folder.path / "folds" / name)
     if jax.process_index() == 0:
+        folder.claim(whole, whole["stages"])
         write_combined(folder.path, names)
     if jax.process_count() > 1:  # the others read what the first has written
         multihost_utils.sync_global_devices("folds")

@@ -17,8 +17,17 @@ from absl import logging
 
 from affectjax.data.batches import open_datasets, saved_inputs
 from affectjax.data.batches.dataset import Dataset
-from affectjax.errors import InputError
-from affectjax.runtime import checkpoints, configs, parallel, steps, workdir_lock
+from affectjax.errors import InputError, RunStopped
+from affectjax.runtime import (
+    checkpoints,
+    configs,
+    disk,
+    hosts,
+    manifest,
+    parallel,
+    steps,
+    workdir_lock,
+)
 from affectjax.runtime.parallel import Engine
 from affectjax.runtime.preemption import EXIT_CODE, Preemption
 from affectjax.runtime.workdir import MetricWriter, Workdir
@@ -34,7 +43,7 @@ from affectjax.training.stage_program import StageProgram
 Tree = Any
 
 
-class NonFiniteLoss(ArithmeticError):
+class NonFiniteLoss(RunStopped, ArithmeticError):
     """The loss or its gradient is NaN or infinite; the last good checkpoint stays."""
 
 
@@ -50,17 +59,37 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
 
     Raises:
       InputError: bad config or data, a workdir of another config, or one that another run is in.
-      NonFiniteLoss: names stage, step and seed.
+      RunStopped: the disk is full, or as NonFiniteLoss, which names stage, step and seed.
       SystemExit: after a SIGTERM, with the checkpoint on disk.
     """
     given, config = config, run_config.resolve(config)
     settings = configs.read(TrainConfig, config["train"], "config.train")
-    seeds = configs.seeds(config)
     parallel_config = run_config.join(config)
     alone = contextlib.nullcontext() if parallel_config.process else workdir_lock.hold(workdir)
     if folds.fold_names(config):
         with alone:
             return folds.run_each(given, workdir, train)
+    with hosts.watch():
+        return _train_one(config, workdir, settings, parallel_config, alone)
+
+
+def _train_one(
+    config: Mapping[str, Any],
+    workdir: str | Path,
+    settings: TrainConfig,
+    parallel_config: parallel.ParallelConfig,
+    alone: contextlib.AbstractContextManager,
+) -> dict[str, Any]:
+    """Returns what `train` does, of one run whose processes are joined.
+
+    Args:
+      config: the whole one.
+      workdir: of the run.
+      settings: `config.train`.
+      parallel_config: `config.parallel`.
+      alone: holds the lock of the workdir.
+    """
+    seeds = configs.seeds(config)
     datasets = open_datasets.open_all(run_config.data_sets(config))
     task = base.build(config, {n: d.inputs for n, d in datasets.items()}, parallel.AXIS)
     engine = parallel.engine(parallel_config, len(seeds))
@@ -69,9 +98,10 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
     folder = Workdir(workdir)
     with alone:
         if jax.process_index() == 0:
-            folder.claim(config)
+            folder.claim(config, [task.stages[-1].name])
         trainer = Trainer(task, datasets, evaluator, engine, settings, seeds, folder)
-        with contextlib.closing(trainer), Preemption() as preemption:
+        full = disk.full_stops_a_run(folder.path)
+        with full, contextlib.closing(trainer), Preemption() as preemption:
             return trainer.run(preemption)
 
 
@@ -121,9 +151,10 @@ class Trainer:
     def close(self) -> None:
         """Waits for checkpoints under way, and closes files."""
         self.thread.shutdown(cancel_futures=True)
-        self.checkpoints.close()
-        if self.writer is not None:
-            self.writer.close()
+        with contextlib.ExitStack() as both:
+            both.callback(self.checkpoints.close)
+            if self.writer is not None:
+                both.callback(self.writer.close)
 
     def run(self, preemption: Preemption) -> dict[str, Any]:
         """Runs the stages that are left, then the final evaluation and the baselines.
@@ -132,11 +163,10 @@ class Trainer:
           The metrics of the test split.
         """
         found = self.checkpoints.restore()
-        if found is not None and found[1]["finished"]:
-            logging.info("%s is finished already: nothing to do", self.workdir.path)
-            self._write_baselines()  # it may have been stopped before them
-            return json.loads((self.workdir.path / "eval" / "test.json").read_text())
+        if found is not None and found[1]["finished"] and not self._may_go_on(found):
+            return self._complete(found)
         self._start(found)
+        self.progress.finished = False
         first, models = self.progress.stage, []
         for index in range(first, len(self.task.stages)):
             if index > first:
@@ -144,11 +174,38 @@ class Trainer:
                 self.progress.begin_stage(index)
             self._run_stage(preemption)
             models = self._end_stage()
+        return self._finish()
+
+    def _may_go_on(self, found: tuple[checkpoints.Flat, dict[str, Any]]) -> bool:
+        """Returns whether the last stage of a finished run has epochs left, as it is longer now."""
+        left = self.task.stages[-1].rules.epochs - found[1]["epoch"]
+        return left > 0 and bool(found[0]["control/active"].any())
+
+    def _finish(self) -> dict[str, Any]:
+        """Writes all that a finished run has; returns the metrics of the test split."""
         result = self._evaluate()
         self.progress.finished = True
         self._save(self.progress.step + 1)
         self._write_baselines()
         return result
+
+    def _complete(self, found: tuple[checkpoints.Flat, dict[str, Any]]) -> dict[str, Any]:
+        """Writes what a finished run lacks, from its checkpoint; returns what `_finish` did."""
+        path = self.workdir.path
+        test = path / "eval" / "test.json"
+        if parallel.anywhere(not self._is_whole(test)):
+            logging.warning("%s lacks some of its files: they are written again", path)
+            self._start(found)
+            return self._finish()
+        logging.info("%s is finished already: nothing to do", path)
+        self._write_baselines()  # it may have been stopped before them
+        return json.loads(test.read_text())
+
+    def _is_whole(self, test: Path) -> bool:
+        """Returns whether a finished run has its results, its best models, and what they read."""
+        results = _is_json(test) and _is_json(test.with_stem("valid"))
+        sound = results and not manifest.damage(self.workdir.path)
+        return sound and self.checkpoints.best.is_sound()
 
     # Order of initialisation: the run's own checkpoint, else new parameters, of which pretrained
     # weights take the place where there are any.
@@ -158,9 +215,8 @@ class Trainer:
         if jax.process_index() == 0:
             self.workdir.check_writable()
             for name, dataset in self.datasets.items():
-                folder = saved_inputs.where(self.workdir.path, name)
-                saved_inputs.save(dataset.inputs, folder)
-                dataset.save_missing(folder)
+                saved_inputs.save(dataset.inputs, self.workdir.path, name)
+                dataset.save_missing(saved_inputs.where(self.workdir.path, name))
         if found is None:
             self.checkpoints.remove_after(-1, -1)
             self.progress = Progress()
@@ -175,7 +231,8 @@ class Trainer:
         tree = checkpoints.fill(self._host_tree(), flat)
         self.state, self.best = self._place((tree["state"], tree["best"]))
         self.stopping = tree["control"]
-        self.writer = MetricWriter(self.workdir, meta["metrics_bytes"], self.progress.step)
+        position, crc = meta["metrics_bytes"], meta.get("metrics_crc")
+        self.writer = MetricWriter(self.workdir, position, self.progress.step, crc)
         name = self.program.stage.name
         logging.info("going on in stage %s after epoch %d", name, self.progress.epoch)
 
@@ -332,7 +389,8 @@ class Trainer:
 
     def _save(self, number: int) -> None:
         """Starts to write checkpoints."""
-        meta = {**self.progress.to_json(), "metrics_bytes": self.writer.position}
+        written = {"metrics_bytes": self.writer.position, "metrics_crc": self.writer.crc}
+        meta = {**self.progress.to_json(), **written}
         frozen = bool(jax.tree.leaves(self.frozen))
         best_epoch = self.stopping["best_epoch"]
         self.checkpoints.save(number, self._host_tree(), meta, best_epoch, frozen)
@@ -363,3 +421,11 @@ class Trainer:
         if self.settings.baselines and jax.process_index() == 0 and not there:
             names = self.task.stages[-1].data_sets
             baselines.write(self.workdir.path, self.task, self.datasets, names)
+
+
+def _is_json(file: Path) -> bool:
+    """Returns whether a file is there and holds JSON."""
+    try:
+        return bool(json.loads(file.read_text()))
+    except (OSError, ValueError):
+        return False

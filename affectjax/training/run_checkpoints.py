@@ -7,6 +7,7 @@
 Every leaf has an axis of seeds; each seed has a best epoch of its own.
 """
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from affectjax.runtime import steps
 from affectjax.runtime.checkpoints import Checkpoints, Flat, nested
 
 Tree = Any
+_REMEDY = "give the command of the training again, which writes it anew"
 
 
 class RunCheckpoints:
@@ -44,8 +46,12 @@ class RunCheckpoints:
         return self._with_frozen(self.latest.restore())
 
     def restore_best(self) -> tuple[Tree, dict[str, Any]] | None:
-        """Returns `{"params", "variables"}`, frozen ones among the params, and meta."""
-        found = self._with_frozen(self.best.restore())
+        """Returns `{"params", "variables"}`, frozen ones among the params, and meta.
+
+        Raises:
+          InputError: the newest is damaged: one before it is of another epoch.
+        """
+        found = self._with_frozen(self.best.restore(remedy=_REMEDY))
         if found is None:
             return None
         tree = nested(found[0])
@@ -99,6 +105,7 @@ class RunCheckpoints:
             folder.wait()
 
     def close(self) -> None:
-        """Waits, and frees what the writers hold."""
-        for folder in (self.frozen, self.best, self.latest):
-            folder.close()
+        """Waits, and frees what the writers hold, each of them even where another fails."""
+        with contextlib.ExitStack() as all_of_them:
+            for folder in (self.latest, self.best, self.frozen):
+                all_of_them.callback(folder.close)

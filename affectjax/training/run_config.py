@@ -33,6 +33,9 @@ class TrainConfig:
     progress: bool = True
     baselines: bool = True
 
+    def __post_init__(self):
+        configs.at_least(self, eval_batch_size=1, checkpoint_epochs=1, checkpoint_steps=0)
+
 
 def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the whole config: every key that the run reads, those left out with their defaults.

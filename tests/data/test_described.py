@@ -54,7 +54,7 @@ def test_clips_come_back(tmp_path):
     assert batch["present"]["text"].tolist() == [True, False, False, False]
     chex.assert_trees_all_equal(loaded.collate(records()), batch)
     files = {f.name for f in tmp_path.iterdir()}
-    assert files == {"inputs.json", "standardization.npz", "tokenizer"}
+    assert files == {"checksums.json", "inputs.json", "standardization.npz", "tokenizer"}
 
 
 def test_sequences_come_back_standardised(tmp_path):

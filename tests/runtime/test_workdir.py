@@ -23,7 +23,7 @@ def claimed(tmp_path):
 
 def test_claim_makes_folder_and_config(claimed):
     assert claimed.config() == json.loads(json.dumps(toy_config("raw").to_dict()))
-    assert [f.name for f in claimed.path.iterdir()] == ["config.json"]
+    assert {f.name for f in claimed.path.iterdir()} == {"config.json", "checksums.json"}
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["as main gives it", "as a dict"])
@@ -101,7 +101,7 @@ def test_a_read_only_workdir(tmp_path, monkeypatch, again):
         folder.claim(toy_config())
         folder.check_writable()
     files = [f.name for f in folder.path.rglob("*")]
-    assert files == (["config.json"] if again else [])
+    assert sorted(files) == (["checksums.json", "config.json"] if again else [])
 
 
 def test_json_has_null_for_what_is_no_number(tmp_path):
@@ -147,14 +147,50 @@ def test_a_line_is_on_disk_at_once(tmp_path):
 def test_what_came_after_the_checkpoint_is_cut_off(tmp_path):
     writer = MetricWriter(Workdir(tmp_path))
     writer.write(WHERE, {"loss": 1.0})
-    position = writer.position
+    position, crc = writer.position, writer.crc
     writer.write(WHERE, {"loss": 2.0})
     writer.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"half')
-    writer = MetricWriter(Workdir(tmp_path), position, 4)
+    writer = MetricWriter(Workdir(tmp_path), position, 4, crc)
     assert writer.position == position
     writer.write(WHERE, {"loss": 3.0})
     assert writer.position == 2 * position
     writer.close()
     assert [line["loss"] for line in lines(tmp_path)] == [1.0, 3.0]
+
+
+@pytest.mark.parametrize("damage", ["NUL bytes", "cut", "changed"])
+def test_damaged_metrics_are_refused(tmp_path, damage):
+    writer = MetricWriter(Workdir(tmp_path))
+    writer.write(WHERE, {"loss": 1.0})
+    writer.close()
+    file, size = tmp_path / "metrics.jsonl", writer.position
+    content = file.read_bytes()
+    made = {
+        "NUL bytes": bytes(size),
+        "cut": content[:-9],
+        "changed": content.replace(b"1.0", b"2.0"),
+    }
+    file.write_bytes(made[damage])
+    with pytest.raises(InputError, match=r"metrics\.jsonl is damaged: .* or remove it to go on"):
+        MetricWriter(Workdir(tmp_path), size, 4, writer.crc)
+    assert file.read_bytes() == made[damage]
+
+
+def test_removed_metrics_are_begun_anew(tmp_path):
+    writer = MetricWriter(Workdir(tmp_path), 100, 4, 7)
+    assert (writer.position, writer.crc) == (0, 0)
+    writer.write(WHERE, {"loss": 3.0})
+    writer.close()
+    assert [line["loss"] for line in lines(tmp_path)] == [3.0]
+    again = MetricWriter(Workdir(tmp_path), writer.position, 4, writer.crc)
+    assert again.position == writer.position
+    again.close()
+
+
+def test_a_config_json_that_was_changed_is_refused(claimed):
+    file = claimed.path / "config.json"
+    file.write_text(file.read_text().replace("0.02", "0.03"))
+    with pytest.raises(InputError, match=r"config\.json is damaged: .* take its line out"):
+        claimed.config()

@@ -29,11 +29,6 @@ class Group:
     def __post_init__(self):
         """Raises ValueError for a value that is not allowed."""
 
-    def _at_least(self, **least: float) -> None:
-        for key, value in least.items():
-            if getattr(self, key) < value:
-                raise ValueError(f"{key} is {getattr(self, key)}; allowed: {value} or more")
-
     def _one_of(self, **allowed: Sequence[str]) -> None:
         for key, values in allowed.items():
             if getattr(self, key) not in values:
@@ -69,6 +64,7 @@ class Source(Group):
     def __post_init__(self):
         super().__post_init__()
         self._one_of(view=VIEWS)
+        configs.at_least(self, seed=0)
 
     @property
     def path(self) -> str:
@@ -126,7 +122,7 @@ class Frames(Group):
 
     def __post_init__(self):
         super().__post_init__()
-        self._at_least(frames=1)
+        configs.at_least(self, frames=1)
         self._one_of(sampling=SAMPLINGS)
 
 
@@ -161,7 +157,7 @@ class Sentences(Group):
 
     def __post_init__(self):
         super().__post_init__()
-        self._at_least(tokens=2)
+        configs.at_least(self, tokens=2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +191,7 @@ class ImageFiles(Group):
 
     def __post_init__(self):
         super().__post_init__()
-        self._at_least(image_size=1, keep_frames=1)
+        configs.at_least(self, image_size=1, keep_frames=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +206,7 @@ class RawFiles(Group):
 
     def __post_init__(self):
         super().__post_init__()
-        self._at_least(largest_mib=0)
+        configs.at_least(self, largest_mib=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,7 +248,7 @@ class Splits(Group):
 
     def __post_init__(self):
         super().__post_init__()
-        if (self.valid == HOLDOUT) != (0 < self.holdout < 1):
+        if not (0 < self.holdout < 1 if self.valid == HOLDOUT else self.holdout == 0):
             allowed = "above 0 and below 1" if self.valid == HOLDOUT else '0, or valid="holdout"'
             raise ValueError(
                 f"holdout is {self.holdout} and valid is {self.valid!r}; allowed: holdout {allowed}"
@@ -368,6 +364,7 @@ class Missing(Group):
 
     def __post_init__(self):
         super().__post_init__()
+        configs.at_least(self, missing_seed=0)
         if not 0 <= self.missing_rate <= 1:
             raise ValueError(f"missing_rate is {self.missing_rate}; allowed: from 0 to 1")
         if bool(self.missing_pattern) != bool(self.missing_rate):
@@ -403,7 +400,7 @@ class Loading(Group):
 
     def __post_init__(self):
         super().__post_init__()
-        self._at_least(threads=1)
+        configs.at_least(self, threads=1, resident_mib=0)
 
 
 @dataclasses.dataclass(frozen=True)

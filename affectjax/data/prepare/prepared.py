@@ -21,6 +21,7 @@ from affectjax.data.prepare import doctor, plan, request, write
 from affectjax.data.prepare.records import Source
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
+from affectjax.runtime import manifest
 
 _CARD = write.CARD
 
@@ -90,7 +91,7 @@ def open_prepared(path: str | Path) -> "Prepared":
       path: the folder that `prepare` returned, or one above it with no other in it.
 
     Raises:
-      InputError: when there is none, several, or one that this program did not write.
+      InputError: when there is none, several, or one that is damaged or not of this program.
     """
     path = Path(path)
     found = [path] if (path / _CARD).is_file() else _below(path)
@@ -100,6 +101,9 @@ def open_prepared(path: str | Path) -> "Prepared":
             f"{path}: expected one prepared data set (a folder with {_CARD}), found"
             f" {several or 'none'}"
         )
+    damage = manifest.damage(found[0])
+    if damage:
+        raise InputError(f"{damage}; remove {found[0]} and prepare the data set again")
     return Prepared(found[0], write.read_card(found[0]))
 
 

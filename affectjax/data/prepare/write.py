@@ -4,6 +4,7 @@
     affectjax.json                                         the card: what TFDS does not know
     examples.json                                          ids, labels, what is there, texts
     folds.json                                             ids by fold and split, if any
+    checksums.json                                         of all these, see `runtime/manifest.py`
 
 Letters: T steps, D features.
 """
@@ -31,6 +32,7 @@ from affectjax.data.prepare.records import packed, stored
 from affectjax.data.raw.dataset import SEQUENCES
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
+from affectjax.runtime import disk, manifest
 
 CARD, EXAMPLES, FOLDS = "affectjax.json", "examples.json", "folds.json"
 UNFINISHED = ".unfinished-"
@@ -57,13 +59,7 @@ def carry_out(plan: Plan, data_dir: Path) -> Path:
     examples = plan.read()
     with _writing_in(data_dir), _workplace(data_dir) as place:
         folder = write(plan, examples, place)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            folder.rename(target)
-        except OSError:
-            # Another process that prepared the same finished first; its result is the same.
-            if not _is_done(plan, target):
-                raise
+        _put(plan, folder, target, place)
     return target
 
 
@@ -111,6 +107,7 @@ def write(plan: Plan, examples: Examples, place: Path) -> Path:
         logging.warning(
             "%s: %d examples skipped, listed in %s", name, len(plan.skipped.reasons), CARD
         )
+    manifest.take(folder)
     return folder
 
 
@@ -255,22 +252,52 @@ def _write_json(path: Path, content: Any) -> None:
 
 
 def _is_done(plan: Plan, target: Path) -> bool:
-    """Returns whether the plan's result stands there; refuses when another one does."""
+    """Returns whether the plan's result stands there, whole; refuses when another one does."""
     if not target.exists():
         return False
-    if read_card(target)["key"] != plan.key:
+    damage = manifest.damage(target)
+    try:
+        other = read_card(target)["key"] != plan.key
+    except InputError:
+        if not damage:
+            raise
+        other = False
+    if other:
         raise InputError(
             f"{target}: holds a preparation of other files or with other options; remove it or"
             " choose another folder"
         )
-    return True
+    if damage:
+        logging.warning("%s; the data set is prepared anew", damage)
+    return not damage
+
+
+def _put(plan: Plan, folder: Path, target: Path, place: Path) -> None:
+    """Moves a finished folder to its target, in place of a damaged one.
+
+    Another process that prepared the same may have finished first; its result is the same.
+    """
+    if _is_done(plan, target):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if target.exists():
+            target.rename(place / "damaged")
+        folder.rename(target)
+    except OSError:
+        if not _is_done(plan, target):
+            raise
 
 
 @contextlib.contextmanager
 def _writing_in(data_dir: Path) -> Iterator[None]:
-    """Turns what the operating system refuses into an InputError about the folder."""
+    """Turns what the operating system refuses into an InputError about the folder.
+
+    A full disk is a `RunStopped`.
+    """
     try:
-        yield
+        with disk.full_stops_a_run(data_dir):
+            yield
     except OSError as error:
         raise InputError(f"{data_dir}: cannot be written in ({error.strerror or error})") from error
 

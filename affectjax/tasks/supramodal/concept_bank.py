@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,19 @@ import jax
 import numpy as np
 from absl import logging
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as tensor_bytes
 
 from affectjax import emotions
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 from affectjax.ops import concept_sampling
 from affectjax.ops.concept_sampling import Arrays, guidance
+from affectjax.runtime import manifest
 
 __all__ = ["Arrays", "ConceptBank", "Guide", "collect", "draw", "guidance", "load", "select"]
 
 TENSORS, CARD = "concepts.safetensors", "concepts.json"
+REMEDY = "put it back from a copy, or learn the concepts again in another workdir"
 
 
 # ---- making -------------------------------------------------------------------------------------
@@ -224,13 +225,12 @@ class ConceptBank:
         }  # fmt: skip
 
     def save(self, folder: str | Path) -> None:
-        """Writes concepts.safetensors and concepts.json; an older bank is replaced.
+        """Writes concepts.safetensors and concepts.json, with checksums; an older bank is replaced.
 
         Args:
           folder: is made where it is not there.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         card: dict[str, Any] = {
             "width": self.width,
             "top": self.top,
@@ -247,12 +247,10 @@ class ConceptBank:
             card["modalities"][m] = {"classes": classes}
             if m in self.ids:
                 card["modalities"][m]["ids"] = list(self.ids[m])
-        parts = [folder / f"{name}.part" for name in (TENSORS, CARD)]
         # A transposed view would be written as it lies in memory.
-        save_file({name: np.ascontiguousarray(x) for name, x in tensors.items()}, parts[0])
-        parts[1].write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-        for part in parts:
-            os.replace(part, part.with_suffix(""))
+        content = tensor_bytes({name: np.ascontiguousarray(x) for name, x in tensors.items()})
+        said = json.dumps(card, indent=2) + "\n"
+        manifest.write(folder, {TENSORS: content, CARD: said.encode()})
 
     def guide(
         self, labels: Sequence[str], count: int = 8, allow_missing: Sequence[str] = ()
@@ -328,6 +326,7 @@ def load(folder: str | Path, modalities: Sequence[str] = ()) -> ConceptBank:
       InputError: a file is missing or damaged, the two disagree, or a modality is not in them.
     """
     folder = Path(folder)
+    manifest.check(folder, (TENSORS, CARD), REMEDY)
     card = _read_card(folder / CARD)
     held = card["modalities"]
     lacking = [m for m in modalities if m not in held]

@@ -6,6 +6,7 @@ Letters: B examples of a modality on this device, N of a split, D features, E of
 
 import dataclasses
 import functools
+import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ from affectjax.errors import InputError
 from affectjax.metrics import Answers
 from affectjax.models.supramodal import Supramodal
 from affectjax.ops import contrast, losses
+from affectjax.runtime import manifest
 from affectjax.runtime.steps import EXAMPLES
 from affectjax.tasks import base
 from affectjax.tasks.base import Batch, Measurements, Model, StageEnd, Tree, class_table
@@ -283,7 +285,9 @@ class Learner:
             flat[f"{m}/label"] = np.array(self.scorers[m].spec.classes)[label]
         if jax.process_index() == 0:
             bank.save(folder)
-            np.savez(folder / FEATURES, **flat)
+            content = io.BytesIO()
+            np.savez(content, **flat)
+            manifest.write(folder, {FEATURES: content.getvalue()})
         multihost_utils.sync_global_devices("concepts")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from affectjax.data.batches.unpaired import LENGTHS, UNITS, Turns
 from affectjax.modalities import MODALITIES
+from affectjax.runtime import configs
 from affectjax.tasks.base import StageConfig
 
 JOINT, SEQUENTIAL, CONCEPTS, DOWNSTREAM = "joint", "sequential", "concepts", "downstream"
@@ -37,6 +38,7 @@ class UnpairedStage(StageConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        configs.at_least(self, learning_rate=0)
         for m, size in dict(self.batch_sizes).items():
             if m not in MODALITIES or not isinstance(size, int) or size < 1:
                 raise ValueError(
@@ -76,6 +78,7 @@ class JointStage(UnpairedStage):
 
     def __post_init__(self):
         super().__post_init__()
+        configs.at_least(self, contrast=0, orthogonality=0, margin=0)
         if self.labels not in LABELS:
             raise ValueError(f"labels is {self.labels!r}; allowed: {', '.join(LABELS)}")
 
@@ -104,6 +107,7 @@ class SequentialStage(UnpairedStage):
 
     def __post_init__(self):
         super().__post_init__()
+        configs.at_least(self, orthogonality=0)
         if self.unit not in UNITS or self.cycle < 1:
             raise ValueError(
                 f"cycle is {self.cycle} {self.unit!r}; allowed: 1 or more {', '.join(UNITS)}"
@@ -143,3 +147,7 @@ class DownstreamStage(StageConfig):
     """
 
     learning_rate: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        configs.at_least(self, learning_rate=0)

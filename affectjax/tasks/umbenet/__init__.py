@@ -77,6 +77,7 @@ class UMBEnetStage(StageConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        configs.at_least(self, usage_penalty=0, stop_accuracy=0, transfer_threshold=0)
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
                 f"label_smoothing is {self.label_smoothing}; allowed: from 0 to below 1"
