@@ -7,7 +7,6 @@ tokenizer/             in Hugging Face's layout, where there is text in tokens
 
 import json
 import tempfile
-import zipfile
 from pathlib import Path
 
 from affectjax.data.batches import dataset
