@@ -203,7 +203,9 @@ class Parts:
                 "speakers; allowed: no more folds than those"
             )
         tested = int(config.fold) - 1
-        roles = {tested: "test", (tested + 1) % config.kfold: "valid"}
+        roles = {tested: "test"}
+        if "valid" in (config.valid, config.test):  # else nothing is left out for it
+            roles[(tested + 1) % config.kfold] = "valid"
         splits: dict[str, list[str]] = {"train": [], "valid": [], "test": []}
         numbers = assign_folds(groups, config.kfold, config.seed).tolist()
         for name, part in zip(ids, numbers, strict=True):
