@@ -9,8 +9,9 @@ about a thousand utterances and `,lora`, which reads their sentences with a BERT
 (`--config.model.bert_weights=FOLDER --config.data.tokenizer=FOLDER`).
 `--config.seeds="(0,1,2,3,4)"` trains five models as one program.
 
-Measured on two CPU cores (docs/results.md): synth, seeds 0 to 2, WAR 96.1 ± 0.4; mosi,small on text and audio, seeds 0 to 4, acc2_has0 76.0 ± 1.0 and mae 0.860 ± 0.005 in
-11 minutes. The paper's MOSI, unaligned, on GPUs: acc2 84.8, mae 0.824, with other features.
+Measured on two CPU cores (docs/results.md): synth, seeds 0 to 2, WAR 96.1 ± 0.4; mosi,small on
+text and audio, seeds 0 to 4, acc2_has0 76.0 ± 1.0 and mae 0.860 ± 0.005 in 11 minutes. The paper's
+MOSI, unaligned, on GPUs: acc2 84.8, mae 0.824, with other features.
 
 Batch size, learning rate, epochs, heads, kernels and layers of mosi, mosei and iemocap are those of
 Table 1 of Yang et al. 2023; the dropout rates, which the paper does not give, are ours.

@@ -1,6 +1,6 @@
 """What one modality does at the moment at which another one stands out.
 
-The emphasised word of a sentence is told by the voice, and at which word a face moves may say which
+The stressed word of a sentence is told by the voice, and at which word a face moves may say which
 of two emotions is meant. No mean over time within a modality has that, and attention between
 sequences without a common clock finds it only with many examples. Here the clock is given: moments
 of two modalities are as near as their shares of the whole length.

@@ -14,6 +14,8 @@ from affectjax.data.labels import LabelSpec
 from affectjax.errors import InputError
 from affectjax.models.bert import Bert
 from affectjax.tasks import mcr
+from affectjax.training import run_config
+from configs import mcr as file
 
 KEY = jax.random.key(0)
 LORA = {"lora_rank": 2, "lora_alpha": 4.0, "lora_dropout": 0.0}
@@ -57,7 +59,8 @@ def make(folder):
 
 def start(task, batch):
     made = quick(lambda key: task.init(key, batch)[0])(KEY)
-    return task.load_pretrained({"params": made, "variables": {}})["params"]
+    loaded = task.load_pretrained({"params": made, "variables": {}})["params"]
+    return jax.tree.map(jnp.asarray, loaded)
 
 
 def score(task, params, batch):
@@ -126,6 +129,18 @@ def test_the_loss_of_a_step_moves_lora(make):
     of = lambda lora: task.loss(params | {"lora": lora}, {}, batch, KEY)[0]  # noqa: E731
     grads = traverse_util.flatten_dict(quick(jax.grad(of))(params["lora"]), sep="/")
     assert all(np.abs(g).sum() > 0 for path, g in grads.items() if path.endswith("/b"))
+
+
+def test_the_variant_lora_asks_for_the_folders_alone(folder):
+    config = file.get_config("mosi,lora")
+    with pytest.raises(InputError, match="bert_weights is empty"):
+        run_config.resolve(config)
+    config.model.bert_weights = config.data.tokenizer = str(folder)
+    whole = run_config.resolve(config)
+    kinds = {"text": Text(6), "audio": Features(4, 3)}
+    inputs = Inputs(kinds, LabelSpec("score"), tokenizer=Tokenizer.load(folder))
+    task = mcr.Task(whole, inputs, None)
+    assert task.tower is not None and task.stages[0].rules.select == "last"
 
 
 REFUSED = {
