@@ -60,9 +60,8 @@ def other_configs() -> dict[str, config_dict.ConfigDict]:
     """Returns the configs of the other systems by the name of their run."""
     configs = {"mcr": mcr, "mult": mult, "supramodal": supramodal}
     made = {name: module.get_config() for name, module in configs.items()}
-    for name in ("mcr", "mult"):
-        made[name].model.layers = 2
-        made[name].stages.train.epochs = 15
+    made["mult"].model.layers = 2
+    made["mult"].stages.train.epochs = 15
     for config in made.values():
         config.train.checkpoint_epochs = 5
     return made

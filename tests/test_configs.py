@@ -484,7 +484,12 @@ def test_every_key_changes_what_is_compiled_or_is_refused(name, argument):
 def leaves(section, prefix=""):
     """Returns the keys with their values, those that hold numbers by modality as one."""
     for key, value in section.items():
-        if isinstance(value, dict) and key not in ("kernels", "input_dropout", "batch_sizes"):
+        if isinstance(value, dict) and key not in (
+            "kernels",
+            "input_dropout",
+            "coincidence",
+            "batch_sizes",
+        ):
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value

@@ -78,12 +78,7 @@ class Context:
 
     def check_words(self, folder: str) -> None:
         """Raises InputError where the data's tokens are not those that the weights know."""
-        own, have = Tokenizer.load(folder).vocab, self.tokenizer.vocab
-        if own != have:
-            raise InputError(
-                f'"{self.data}.tokenizer" has {have} words and {folder} {own}; allowed: the same '
-                "folder for both"
-            )
+        check_words(self.tokenizer, folder, self.data)
 
 
 class Config(Protocol):
@@ -199,6 +194,22 @@ class Choice:
         """Returns the parts with the values of the section; see `runtime.configs.read`."""
         made = configs.read(self.parts, self.section, self.where, self.others)
         return dict(zip(self.parts, made, strict=True))
+
+
+def check_words(tokenizer: Tokenizer, folder: str, data: str) -> None:
+    """Raises InputError where the data's tokens are not those that the weights know.
+
+    Args:
+      tokenizer: of the data.
+      folder: of the weights.
+      data: where the keys of the data stand, as in "config.data".
+    """
+    own, have = Tokenizer.load(folder).vocab, tokenizer.vocab
+    if own != have:
+        raise InputError(
+            f'"{data}.tokenizer" has {have} words and {folder} {own}; allowed: the same '
+            "folder for both"
+        )
 
 
 def check_kind(name: str, m: str, has: str, allowed: Collection[str], section: str) -> None:

@@ -10,6 +10,7 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from affectjax.errors import InputError
 from affectjax.models.clip import activate, attend, check_heads, run, stack_of
@@ -63,6 +64,8 @@ class Bert(nn.Module):
       heads: H.
       hidden: units of the MLPs.
       epsilon, activation, dtype: see `PostNormBlock`.
+      still: how many of the lowest layers, and the embeddings below them, get no gradient; with 0
+        everything gets one.
     """
 
     vocab: int
@@ -75,6 +78,7 @@ class Bert(nn.Module):
     epsilon: float = 1e-12
     activation: str = "gelu"
     dtype: jnp.dtype = jnp.float32
+    still: int = 0
 
     @nn.compact
     def __call__(
@@ -113,6 +117,11 @@ class Bert(nn.Module):
             parent=None,
         )
         params = self.param("blocks", stack_of(block, self.layers))
-        x = run(block, params, x, mask[:, None, None, :])
+        allowed = mask[:, None, None, :]
+        if self.still:
+            low = jax.tree.map(lambda leaf: leaf[: self.still], params)
+            x = lax.stop_gradient(run(block, lax.stop_gradient(low), lax.stop_gradient(x), allowed))
+            params = jax.tree.map(lambda leaf: leaf[self.still :], params)
+        x = run(block, params, x, allowed)
         last = masking.zero_masked(x.astype(jnp.float32), mask)
         return masking.masked_mean(last, mask), {"last": last}

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
+from affectjax.models.coincidence import Coincidence
 from affectjax.models.layers import (
     Attention,
     Block,
@@ -35,6 +36,7 @@ Batch = Mapping[str, Mapping[str, jax.Array]]
 SOURCE_UPDATES = ("memory", "sum", "feed_forward", "low_level")
 ATTENTION_LAYERS = ("collapsed", "full", "none")
 STRUCTURES = ("parallel", "serial")
+LINEAR_PATHS = ("none", "mean", "moments")
 
 
 class CrossMutualUnit(nn.Module):
@@ -373,6 +375,12 @@ class MCR(nn.Module):
       encoder_norm: a layer norm after the transformer over the targets.
       zero_init: the last map of every residual branch, and the values of CMU, start at zero, so
         that training starts from the pooled projections alone; steadier on small sets.
+      linear_path: what a linear map of the inputs, beside the network, adds to the prediction, from
+        zero on: "none"; "mean", that of the mean of each modality over time; or "moments", that
+        of means and deviations.
+      coincidence: by modality, heads of what it does at the moments that stand out in the others,
+        see `Coincidence`; a linear map of it, from zero on, is added to the prediction. None where
+        it is not named.
       input_dropout: rates of whole input features, by modality; none where it is not named.
       embed_dropout, attention_dropout, relu_dropout, residual_dropout, output_dropout: rates.
       axis_name: the mapped axis over which the batch is split, None where it is whole.
@@ -397,6 +405,8 @@ class MCR(nn.Module):
     time_bias: bool = True
     encoder_norm: bool = True
     zero_init: bool = False
+    linear_path: str = "none"
+    coincidence: Mapping[str, int] = FrozenDict()
     input_dropout: Mapping[str, float] = FrozenDict()
     embed_dropout: float = 0.1
     attention_dropout: float = 0.1
@@ -411,9 +421,16 @@ class MCR(nn.Module):
             ("source_update", SOURCE_UPDATES),
             ("structure", STRUCTURES),
             ("pool", ("mean", "last")),
+            ("linear_path", LINEAR_PATHS),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"model.{name} is {getattr(self, name)!r}; allowed: {allowed}")
+        for m, heads in self.coincidence.items():
+            if m not in self.modalities or heads < 1:
+                raise ValueError(
+                    f"model.coincidence has {m!r}: {heads}; allowed: {', '.join(self.modalities)}, "
+                    "and 1 head or more"
+                )
         if not (self.cmu or self.scu):
             raise ValueError("model.cmu and model.scu are both off: nothing is left to train")
         super().__post_init__()
@@ -435,10 +452,12 @@ class MCR(nn.Module):
         Returns:
           Logits or scores `[B, outputs]`, and `fused` `[B, M * D]`; in evaluation also, by target
           and layer, `cmu/attention/<source>_to_<target>/<layer>` `[B, Tt, Ts]`, `cmu/alpha/...`
-          `[B, Ts]`, `scu/attention/...` `[B, H, Tt, ...]` and `scu/gamma/...` `[B, 2]`.
+          `[B, Ts]`, `scu/attention/...` `[B, H, Tt, ...]` and `scu/gamma/...` `[B, 2]`; and
+          `moments/<source>_to_<target>` `[B, H, Ts]`, see `Coincidence`.
         """
         masks = {m: batch[m]["mask"] for m in self.modalities}
-        streams = {m: self._embed(m, batch[m]["x"], masks[m], train=train) for m in masks}
+        inputs = {m: self._drop_inputs(m, batch[m], train=train) for m in masks}
+        streams = {m: self._embed(m, x, masks[m], train=train) for m, x in inputs.items()}
         joined_masks = {t: join(t, masks, self.modalities) for t in self.reinforced}
         joined = {t: join(t, streams, self.modalities) for t in self.reinforced}
         layer = functools.partial(Reinforcement, self.clone(parent=None))
@@ -451,13 +470,46 @@ class MCR(nn.Module):
             out |= self._by_layer(seen)
         y = nn.relu(nn.Dense(fused.shape[-1], name="head_up")(fused))
         y = Dropout(self.output_dropout, self.axis_name)(y, train=train)
-        return nn.Dense(self.outputs, name="head")(y), out
+        y = nn.Dense(self.outputs, name="head")(y)
+        for m, x in inputs.items() if self.linear_path != "none" else ():
+            summary = self._summarise(x, masks[m])
+            y += nn.Dense(self.outputs, kernel_init=zeros, name=f"linear_{m}")(summary)
+        if self.coincidence:
+            moments, maps = self._coincide(inputs, masks, train=train)
+            out |= {} if train else maps
+            y += nn.Dense(self.outputs, kernel_init=zeros, name="linear_coincidence")(moments)
+        return y, out
 
-    def _embed(self, m: str, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
+    def _coincide(
+        self, inputs: Streams, masks: Streams, *, train: bool
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Returns `[B, ...]`, what coincides, and `moments/<source>_to_<target>` `[B, H, Ts]`."""
+        found, out = [], {}
+        rates = (self.output_dropout, self.axis_name)
+        for t in (m for m in self.modalities if m in self.coincidence):
+            others = {s: inputs[s] for s in sources_of(t, self.modalities)}
+            unit = Coincidence(self.width, self.coincidence[t], *rates, name=f"coincide_{t}")
+            own, maps = unit(inputs[t], masks[t], others, masks, train=train)
+            found.append(Dropout(*rates)(own, train=train))
+            out |= {f"{name}_to_{t}": value for name, value in maps.items()}
+        return jnp.concatenate(found, axis=-1), out
+
+    def _drop_inputs(self, m: str, own: Mapping[str, jax.Array], *, train: bool) -> jax.Array:
+        x = masking.zero_masked(own["x"].astype(jnp.float32), own["mask"])
         # Whole features of an example, over all its steps: a step's neighbours would tell them.
         features = jnp.ones((len(x), 1, x.shape[-1]))
         rate = self.input_dropout.get(m, 0.0)
-        x = x * Dropout(rate, self.axis_name)(features, train=train)
+        return x * Dropout(rate, self.axis_name)(features, train=train)
+
+    def _summarise(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """Returns `[B, D_m]`, the mean over valid steps, or `[B, 2 D_m]`, the deviation too."""
+        mean = masking.masked_mean(x, mask)
+        if self.linear_path == "mean":
+            return mean
+        variance = masking.masked_mean(jnp.square(x - mean[:, None]), mask)
+        return jnp.concatenate([mean, jnp.sqrt(variance + 1e-6)], axis=-1)
+
+    def _embed(self, m: str, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
         x = TemporalConv(self.width, self.kernels[m], name=f"project_{m}")(x, mask)
         x = x + masking.sinusoids(mask, self.width)
         return Dropout(self.embed_dropout, self.axis_name)(x, train=train)

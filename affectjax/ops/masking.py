@@ -38,6 +38,16 @@ def last_valid(x: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.where(mask.any(-1)[:, None], taken, 0)
 
 
+def shares(mask: jax.Array) -> jax.Array:
+    """Returns `[B, T]`, where in its sequence each valid step lies, between 0 and 1.
+
+    Args:
+      mask: `[B, T]` bool; steps that are not valid get 0.
+    """
+    count = jnp.cumsum(mask, axis=-1)
+    return (count - 0.5) * mask / jnp.maximum(count[..., -1:], 1)
+
+
 def sinusoids(mask: jax.Array, width: int) -> jax.Array:
     """Returns position sinusoids `[B, T, D]`, sines in the first half and cosines in the second.
 

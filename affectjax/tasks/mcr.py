@@ -15,17 +15,20 @@ import numpy as np
 
 from affectjax import metrics
 from affectjax.data.batches.inputs import Features, Inputs
+from affectjax.encoders import states
 from affectjax.errors import InputError
 from affectjax.modalities import chosen
 from affectjax.ops import losses
 from affectjax.runtime import configs, lookup
 from affectjax.runtime.optim import OptimConfig
 from affectjax.tasks import base
-from affectjax.tasks.base import Batch, Stage, StageConfig, Tree, class_table
+from affectjax.tasks.base import Batch, Model, Stage, StageConfig, Tree, class_table
 
 MODELS = "affectjax.models"
 # The fields of a model that the program fills.
 FILLED = ("outputs", "modalities", "axis_name")
+# What may read the text.
+TEXTS = FEATURES, BERT = "features", "bert"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +40,17 @@ class ModelConfig:
         module of one's own. `Model` is a Flax module with the fields outputs, modalities and
         axis_name, and maps `(batch, train=...)` to the predictions `[B, outputs]` and a dict.
       modalities: those to use, () for all that the data has.
+      text: what reads the text: "features", the model itself; or "bert", whose token states the
+        model then reads, of data in words.
     """
 
     name: str = "mcr"
     modalities: tuple[str, ...] = ()
+    text: str = "features"
+
+    def __post_init__(self):
+        if self.text not in TEXTS:
+            raise ValueError(f"text is {self.text!r}; allowed: {', '.join(TEXTS)}")
 
 
 def models() -> tuple[str, ...]:
@@ -70,11 +80,14 @@ def sections(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the parts of the sections that it reads, see `affectjax.tasks.base.sections`."""
     configs.check_keys(config["stages"], ("train",), "config.stages")
     name = config["model"].get("name", ModelConfig.name)
-    others = [find(other) for other in models() if other != name]
+    others = [configs.of_module(find(other), *FILLED) for other in models() if other != name]
+    reads = config["model"].get("text") == BERT
+    towers = states.parts(config["model"]) if reads else ()
+    unused = () if reads else states.parts({})
     return {
         "model": (
-            (ModelConfig, configs.of_module(find(name), *FILLED)),
-            tuple(configs.of_module(cls, *FILLED) for cls in others),
+            (ModelConfig, configs.of_module(find(name), *FILLED), *towers),
+            (*others, *unused),
         ),
         "stages.train": ((StageConfig,), ()),
     }
@@ -103,14 +116,16 @@ class Task:
           InputError: a key that nobody reads, or a value that is not allowed.
         """
         self.spec, self.axis_name = inputs.spec, axis_name
+        parts, others = sections(config)["model"]
+        settings, fields, *tower = configs.read(parts, config["model"], "config.model", others)
         for m, kind in inputs.kinds.items():
-            if not isinstance(kind, Features):
+            if not isinstance(kind, Features) and not (m == "text" and tower):
+                words = ', or "config.model.text" to "bert"' if m == "text" else ""
                 raise InputError(
                     f"MCR and MulT read feature sequences, but {m} is {kind.kind}; set "
-                    '"config.data.view" to "sequences"'
+                    f'"config.data.view" to "sequences"{words}'
                 )
-        parts, others = sections(config)["model"]
-        settings, fields = configs.read(parts, config["model"], "config.model", others)
+        self.tower = states.StateTower(*tower, inputs) if tower else None
         self.modalities = chosen(settings.modalities, inputs.modalities, "config.model.modalities")
         outputs = {
             "score": 1,
@@ -128,17 +143,46 @@ class Task:
             raise InputError(str(error)) from error
         stage = configs.read(StageConfig, config["stages"]["train"], "config.stages.train")
         optim = configs.read(OptimConfig, config["optim"], "config.optim")
-        self.stages = (Stage("train", stage.rules(), optim, loss=self.loss, init=self.init),)
+        self.stages = (
+            Stage(
+                "train",
+                stage.rules(),
+                optim,
+                loss=self.loss,
+                init=self.init,
+                prepare=self.load_pretrained,
+                trains=lambda path: self.tower is None or not path.startswith(self.tower.frozen),
+            ),
+        )
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Tree, Tree]:
         """Returns new params, and no variables: neither model has any."""
-        return self.model.init(key, batch, train=False)["params"], {}
+        below: Tree = {}
+        if self.tower is not None:
+            below, batch = self.tower.init(jax.random.fold_in(key, 1), batch)
+        return below | self.model.init(key, batch, train=False)["params"], {}
+
+    def load_pretrained(self, model: Model) -> Model:
+        """Returns a new model, host side, with the tower that came from a folder."""
+        if self.tower is None:
+            return model
+        return {**model, "params": {**model["params"], **self.tower.pretrained}}
+
+    def _apply(
+        self, params: Tree, batch: Batch, key: jax.Array | None = None
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        """Returns what the model does; it trains where there is a key."""
+        rngs = {} if key is None else {"dropout": key}
+        if self.tower is not None:
+            below = None if key is None else jax.random.fold_in(key, 1)
+            params, batch = self.tower.read(params, batch, below)
+        return self.model.apply({"params": params}, batch, train=key is not None, rngs=rngs)
 
     def loss(
         self, params: Tree, variables: Tree, batch: Batch, rng: jax.Array
     ) -> tuple[jax.Array, tuple[Tree, dict[str, jax.Array]]]:
         """Returns this device's part of the mean loss over the batch (section 4.2)."""
-        logits, _ = self.model.apply({"params": params}, batch, train=True, rngs={"dropout": rng})
+        logits, _ = self._apply(params, batch, rng)
         each = self._each(logits, batch["label"])
         loss = losses.weighted_mean(each, batch["weight"], self.axis_name)
         return loss, (variables, {"loss": loss})
@@ -153,7 +197,7 @@ class Task:
 
     def predict(self, params: Tree, variables: Tree, batch: Batch) -> dict[str, jax.Array]:
         """Returns `loss` `[B]` and `score` `[B]`, or `probability` `[B, C]` or `[B, K]` of yes."""
-        logits, _ = self.model.apply({"params": params}, batch, train=False)
+        logits, _ = self._apply(params, batch)
         out = {"loss": self._each(logits, batch["label"])}
         if self.spec.kind == "score":
             return out | {"score": logits[:, 0]}

@@ -233,8 +233,8 @@ class Splits(Group):
       kfold: 0, or into how many folds the split on disk that `train` names is divided, whole videos
         or speakers at a time, drawn by `seed`. In fold "1" the first part is "test", the second is
         "valid" and the others are "train"; in fold "2" the second is "test", and so on around. With
-        `valid="train"` all parts but the tested one are "train". No other split on disk serves
-        then.
+        `valid="train"` all but the tested part are "train", and validated on too. No other split on
+        disk serves then.
       fold: of data that comes in folds, or is divided into them, the one to use; "" for none.
     """
 

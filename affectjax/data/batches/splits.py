@@ -204,7 +204,7 @@ class Parts:
             )
         tested = int(config.fold) - 1
         roles = {tested: "test"}
-        if config.valid != "train":
+        if "valid" in (config.valid, config.test):  # else nothing is left out for it
             roles[(tested + 1) % config.kfold] = "valid"
         splits: dict[str, list[str]] = {"train": [], "valid": [], "test": []}
         numbers = assign_folds(groups, config.kfold, config.seed).tolist()
