@@ -114,6 +114,10 @@ def test_the_split_that_is_dealt_may_have_another_name():
     other = parts(stored, "3", train="all", valid="train", test="valid")
     assert other.find("valid").rows.tolist() == rows["train"] == other.find("train").rows.tolist()
     assert other.find("test").rows.tolist() == rows["valid"]
+    # Where nothing reads the part for validation, it trains.
+    all_else = parts(stored, "3", train="all", valid="train")
+    assert all_else.find("test").rows.tolist() == rows["test"]
+    assert all_else.find("train").rows.tolist() == sorted(rows["train"] + rows["valid"])
 
 
 @pytest.mark.parametrize(

@@ -134,8 +134,8 @@ def test_what_may_read_what():
     }
     assert {key: names for key, names in found.items() if names} == {
         ("text", "text"): ("bert", "clip"),
-        ("audio", "waveform"): ("clap", "conv", "mel", "wav2vec2"),
-        ("vision", "frames"): ("clip", "conv"),
+        ("audio", "waveform"): ("clap", "conv", "mel", "resnet", "wav2vec2"),
+        ("vision", "frames"): ("clip", "conv", "resnet"),
         **{(m, "features"): ("features",) for m in MODALITIES},
     }
 
