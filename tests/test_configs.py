@@ -297,7 +297,7 @@ SHOWN = {
     "ferv39k": (("audio", "vision"), 7),
     "mafw": (MODALITIES, 11),
     "clips": (MODALITIES, len(CLASSES)),
-    "ravdess": (("audio",), 8),
+    "ravdess": (MODALITIES, 8),
     "fer2013": (("vision",), 7),
     "mosi": (MODALITIES, 2),
 }
