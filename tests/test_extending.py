@@ -129,7 +129,7 @@ def test_a_model_of_sequences_trains_in_the_task_of_mcr(outside):
 
 def test_the_fields_of_an_outside_model_are_its_keys(outside):
     sections = mcr.sections(mcr_config())
-    assert set(configs.fields(*sections["model"][0])) == {"name", "modalities", "units"}
+    assert set(configs.fields(*sections["model"][0])) == {"name", "modalities", "text", "units"}
     inputs = Inputs({"text": Features(3, 5)}, SPEC)
     with pytest.raises(InputError, match=r'unknown config key "config.model.unit".*model.units'):
         mcr.Task(mcr_config(unit=3), inputs, None)
@@ -148,7 +148,9 @@ def test_the_command_line_chooses_an_outside_model(outside, own, tmp_path):
     trained = run(command)
     assert trained.returncode == 0, trained.stderr
     model = json.loads((tmp_path / "run" / "config.json").read_text())["config"]["model"]
-    assert model == {"name": "elsewhere.means", "modalities": [], "units": 4}
+    assert model == {
+        "name": "elsewhere.means", "modalities": [], "text": "features", "units": 4,
+    }  # fmt: skip
     refused = run([*command, "--config.model.layers=3"])
     assert refused.returncode == 2
     assert '"config.model.layers" is 3, but this run does not read it' in refused.stderr

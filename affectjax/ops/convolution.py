@@ -5,14 +5,8 @@ faces of 48 x 48 takes 10 s a step with it, 0.2 s with matrix products, which ar
 (tests/benchmarks/resnet_step.py). So a CPU gets products, an accelerator XLA's convolution: one
 product of all windows or, where much of these is padding, one for each place in a window, of the
 pixels that are there. In that ResNet-18, whose last images have 2 x 2 pixels, this makes 37 G
-operations a step 27 G. Wide convolutions of 3 x 3 become Winograd's sixteen products over tiles of
-2 x 2 pixels: 2.25 times fewer operations, and 4 instead of 9 values written for each pixel; forward
-and backward in a scan 1.2 times as fast with 32 features, 1.4 with 64 and 2.1 with 128. Over time
-it is a product everywhere, as in `models.layers.Conv1d`.
-
-Source: Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks", F(2 x 2, 3 x 3).
-Letters: B examples, H height, W width, T steps, D features, F features of the result, G groups,
-N tiles of all examples.
+operations a step 27 G. Over time it is a product everywhere, as in `models.layers.Conv1d`.
+Letters: B examples, H height, W width, T steps, D features, F features of the result, G groups.
 """
 
 import functools
@@ -20,19 +14,11 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from einops import rearrange
 from jax import lax
 
 # With a smaller share of the windows inside the image, products of places are quicker.
 MOSTLY_INSIDE = 0.7
-# With fewer features, writing the tiles costs more than their products save.
-WINOGRAD_FEATURES = 32
-# Winograd's F(2 x 2, 3 x 3) in one dimension: what its products take of a tile of 4 pixels and of a
-# kernel of 3, and what they give to 2 pixels.
-TILE = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], np.float32)
-KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
-PIXELS = np.array([[1, 1, 1, 0], [0, 1, -1, -1]], np.float32)
 # Places of a long kernel in one product: windows of all of them would be as many copies of `x`.
 PLACES = 8
 
@@ -63,11 +49,8 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0) -
         sum(stop - start for start, stop in spans) / (count * len(spans))
         for count, spans in (_inside(x, kernel, axis, stride, padding) for axis in (1, 2))
     )
-    if _is_for_winograd(x, kernel, stride, padding):
-        product = _of_tiles
-    else:
-        product = _of_windows if share > MOSTLY_INSIDE else _of_places
-        product = functools.partial(product, stride=stride, padding=padding)
+    product = _of_windows if share > MOSTLY_INSIDE else _of_places
+    product = functools.partial(product, stride=stride, padding=padding)
     # Settled when it is compiled: the program holds one of the two.
     return lax.platform_dependent(x, kernel, cpu=product, default=convolution)
 
@@ -133,31 +116,6 @@ def max_pool(x: jax.Array, size: int = 3, stride: int = 2, padding: int = 1) -> 
     for axis in (1, 2):
         x = functools.reduce(jnp.maximum, _shifts(x, axis, size, stride))
     return x
-
-
-def _is_for_winograd(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> bool:
-    """Returns whether `_of_tiles` takes the convolution, in float32, and is quicker."""
-    even = x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0 and min(x.shape[1:3]) >= 4
-    wide = min(kernel.shape[2:]) >= WINOGRAD_FEATURES and x.dtype == jnp.float32
-    return even and wide and kernel.shape[:2] == (3, 3) and (stride, padding) == (1, 1)
-
-
-def _of_tiles(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Returns the convolution of a 3 x 3 kernel with a padding of 1, by Winograd's products.
-
-    Args:
-      x: `[B, H, W, D]`, H and W even.
-      kernel: `[3, 3, D, F]`.
-    """
-    (count, height, width, d), f = x.shape, kernel.shape[-1]
-    rows = [_strided(_padded(x, 1, 0.0), 1, i, height // 2, 2) for i in range(4)]
-    tiles = jnp.stack([_strided(row, 2, j, width // 2, 2) for row in rows for j in range(4)])
-    # In both dimensions at once each change is one matrix product, which XLA compiles quickly.
-    tiles = (np.kron(TILE, TILE) @ tiles.reshape(16, -1)).reshape(16, -1, d)
-    kernel = (np.kron(KERNEL, KERNEL) @ kernel.reshape(9, -1)).reshape(16, d, f)
-    y = np.kron(PIXELS, PIXELS) @ jnp.einsum("knd,kdf->knf", tiles, kernel).reshape(16, -1)
-    shape = {"b": count, "y": height // 2, "x": width // 2, "i": 2, "j": 2}
-    return rearrange(y, "(i j) (b y x f) -> b (y i) (x j) f", **shape)
 
 
 def _of_windows(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:

@@ -119,7 +119,7 @@ def _read(folder: Path) -> dict[str, list[Checksum]]:
     try:
         known = json.loads(path.read_bytes())
         return {name: [[int(size), int(crc)] for size, crc in own] for name, own in known.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path} is damaged ({error}); remove it to read the files beside it unchecked"
         ) from error

@@ -60,7 +60,7 @@ READ_ERRORS = {
         r'"config.s.zzz"; the keys of "config.s" are epochs, names, rate',
     ),
     "missing": ({"epochs": 2}, 'config key "config.s.rate" is missing'),
-    "nan": ({"rate": float("nan")}, r'"config.s.rate" is nan; allowed: a number'),
+    "nan": ({"rate": float("nan")}, r'"config.s.rate" is nan; allowed: a finite number'),
     "refused": ({"rate": 1.0, "epochs": -1}, r'"config.s": epochs is -1; allowed: 0 and more'),
 }
 
