@@ -6,11 +6,12 @@ from tests.faults import kills
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["mcr", "prepare"])
-def test_killed_work_ends_as_undisturbed(kind, tmp_path):
-    faults = kills.Faults(tmp_path, seed=1, kinds=(kind,))
+def test_killed_work_ends_as_undisturbed(tmp_path):
+    """Of trainings the script alone does it: each of their starts compiles for a minute or so."""
+    faults = kills.Faults(tmp_path, seed=1, kinds=("prepare",))
     faults.run(4)
-    assert faults.counts[kind].kills >= 4 and not faults.counts[kind].wrong, faults.table()
+    found = faults.counts["prepare"]
+    assert found.kills >= 4 and not found.wrong, faults.table()
 
 
 def test_a_difference_is_found(tmp_path):
