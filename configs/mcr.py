@@ -78,8 +78,6 @@ def _by_moments(config: config_dict.ConfigDict) -> None:
     with config.unlocked():
         config.model.update(
             layers=1,
-            encoder_norm=False,
-            zero_init=True,
             linear_path="moments",
             coincidence=config_dict.ConfigDict({"text": 4}),
             input_dropout=config_dict.ConfigDict(dict.fromkeys(("text", "audio", "vision"), 0.1)),
@@ -87,23 +85,14 @@ def _by_moments(config: config_dict.ConfigDict) -> None:
             residual_dropout=0.3,
             output_dropout=0.3,
         )
-        config.optim.update(
-            name="adamw",
-            learning_rate=3e-3,
-            weight_decay=0.1,
-            schedule="cosine",
-            warmup_epochs=1.0,
-            average_decay=0.99,
-        )
-        config.stages.train.update(epochs=20, patience=0)
+        _start_at_zero(config, rate=3e-3, decay=0.1, warmup=1.0, average=0.99)
+        config.stages.train.update(epochs=20)
 
 
 def _for_a_small_set(config: config_dict.ConfigDict) -> None:
     """Regularises a config for about a thousand utterances; its length is fixed beforehand."""
     with config.unlocked():
         config.model.update(
-            encoder_norm=False,
-            zero_init=True,
             input_dropout=config_dict.ConfigDict({"text": 0.5, "audio": 0.9, "vision": 0.9}),
             embed_dropout=0.3,
             attention_dropout=0.2,
@@ -112,15 +101,8 @@ def _for_a_small_set(config: config_dict.ConfigDict) -> None:
             output_dropout=0.3,
         )
         config.model.kernels = config_dict.ConfigDict({"text": 1, "audio": 1, "vision": 1})
-        config.optim.update(
-            name="adamw",
-            learning_rate=2e-3,
-            weight_decay=1.0,
-            schedule="cosine",
-            warmup_epochs=2.0,
-            average_decay=0.99,
-        )
-        config.stages.train.update(epochs=30, batch_size=64, select="last", patience=0)
+        _start_at_zero(config, rate=2e-3, decay=1.0, warmup=2.0, average=0.99)
+        config.stages.train.update(epochs=30, batch_size=64, select="last")
 
 
 def _over_words(config: config_dict.ConfigDict) -> None:
@@ -136,18 +118,25 @@ def _over_words(config: config_dict.ConfigDict) -> None:
             lora_dropout=0.1,
             lora_targets="all",
             layers=1,
-            encoder_norm=False,
-            zero_init=True,
             linear_path="mean",
             input_dropout=config_dict.ConfigDict({"audio": 0.9, "vision": 0.9}),
         )
         config.model.kernels = config_dict.ConfigDict({"text": 1, "audio": 1, "vision": 1})
-        config.optim.update(
-            name="adamw",
-            learning_rate=1e-3,
-            weight_decay=0.01,
-            schedule="cosine",
-            warmup_epochs=0.4,
-            average_decay=0.0,
-        )
-        config.stages.train.update(epochs=4, batch_size=32, select="last", patience=0)
+        _start_at_zero(config, rate=1e-3, decay=0.01, warmup=0.4, average=0.0)
+        config.stages.train.update(epochs=4, batch_size=32, select="last")
+
+
+def _start_at_zero(
+    config: config_dict.ConfigDict, *, rate: float, decay: float, warmup: float, average: float
+) -> None:
+    """Lets a model that predicts zero at first learn by AdamW for all of its epochs."""
+    config.model.update(encoder_norm=False, zero_init=True)
+    config.optim.update(
+        name="adamw",
+        learning_rate=rate,
+        weight_decay=decay,
+        schedule="cosine",
+        warmup_epochs=warmup,
+        average_decay=average,
+    )
+    config.stages.train.update(patience=0)

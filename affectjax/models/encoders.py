@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax.core import FrozenDict
 
-from affectjax.modalities import SAMPLE_RATE
 from affectjax.models.layers import Block, Dropout, Layers, layer_norm
 from affectjax.ops import augment, masking, mel
 
@@ -184,9 +183,7 @@ class MelConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
         """Maps a waveform `[B, S]` in [-1, 1], 16 kHz, and its mask `[B, S]` to `[B, D]`."""
-        front = mel.FrontEnd(rate=SAMPLE_RATE)
-        loud = mel.spectrogram(x, mask, SAMPLE_RATE, front)
-        mask = mel.frame_mask(mask, front)
+        loud, mask = mel.house_spectrogram(x, mask)
         if train and any(self.changes.values()):
             key = self.make_rng("dropout")
             loud = augment.mask_spectrogram(loud, mask, key, self.axis_name, **self.changes)

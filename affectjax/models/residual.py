@@ -17,7 +17,6 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax.core import FrozenDict
 
-from affectjax.modalities import SAMPLE_RATE
 from affectjax.models.layers import Dropout, layer_norm
 from affectjax.models.norms import GroupNorm
 from affectjax.ops import augment, masking, mel
@@ -142,9 +141,7 @@ class MelResNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
         """Maps a waveform `[B, S]` in [-1, 1], 16 kHz, and its mask `[B, S]` to `[B, D]`."""
-        front = mel.FrontEnd(rate=SAMPLE_RATE)
-        loud = mel.spectrogram(x, mask, SAMPLE_RATE, front)
-        mask = mel.frame_mask(mask, front)
+        loud, mask = mel.house_spectrogram(x, mask)
         if self.silence:
             loud, mask = mel.cut_silence(loud, mask, self.silence)
         if train and self.speed:

@@ -281,6 +281,20 @@ def _to_hertz(mel: np.ndarray, scale: str) -> np.ndarray:
     return np.where(mel < 15, mel * 1000 / 15, above)
 
 
+def house_spectrogram(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the spectrogram of waveforms at the house's own rate, and the mask of its frames.
+
+    Args:
+      x: `[B, S]` in [-1, 1], 16 kHz.
+      mask: `[B, S]` bool, true at samples that count.
+
+    Returns:
+      `[B, T, M]` in decibels and `[B, T]` bool, as the defaults of `FrontEnd` say.
+    """
+    front = FrontEnd()
+    return spectrogram(x, mask, front.rate, front), frame_mask(mask, front)
+
+
 def cut_silence(x: jax.Array, mask: jax.Array, below: float) -> tuple[jax.Array, jax.Array]:
     """Returns a spectrogram without the silence before and after its sound, and its mask.
 
