@@ -56,7 +56,7 @@ class Coincidence(nn.Module):
         for s, x in sources.items():
             mask = source_masks[s]
             # Relative to the whole clip: how somebody looks and sounds tells no moment.
-            around = masking.zero_masked(x - masking.masked_mean(x, mask)[:, None], mask)
+            around = masking.centred(x, mask)
             seen = nn.relu(Conv1d(self.width, 3, name=f"see_{s}")(around))
             seen = Dropout(self.dropout, self.axis_name)(seen, train=train)
             scores = SCALE * nn.Dense(self.heads, name=f"score_{s}")(seen)

@@ -18,6 +18,11 @@ def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
     return zero_masked(x, mask).sum(-2) / jnp.maximum(count, 1)
 
 
+def centred(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns `x` `[B, T, D]` less its mean over valid steps; zeros at the others."""
+    return zero_masked(x - masked_mean(x, mask)[:, None], mask)
+
+
 def standardized(x: jax.Array, mask: jax.Array, epsilon: float = 1e-2) -> jax.Array:
     """Returns `[B, T, D]`: each feature with mean 0 and deviation 1 over valid steps.
 
@@ -26,7 +31,7 @@ def standardized(x: jax.Array, mask: jax.Array, epsilon: float = 1e-2) -> jax.Ar
       mask: `[B, T]`; masked steps come out as zeros.
       epsilon: added to the variance, in the squared unit of `x`.
     """
-    x = zero_masked(x - masked_mean(x, mask)[:, None], mask)
+    x = centred(x, mask)
     return x * jax.lax.rsqrt(masked_mean(jnp.square(x), mask) + epsilon)[:, None]
 
 

@@ -90,11 +90,11 @@ class Step(_Part):
     """The schedule "step".
 
     Attributes:
-      _from_0 = ("step_factor",)
-    step_epochs: epochs at which the rate is multiplied by `step_factor`.
+      step_epochs: epochs at which the rate is multiplied by `step_factor`.
       step_factor: see there.
     """
 
+    _from_0 = ("step_factor",)
     step_epochs: tuple[int, ...] = ()
     step_factor: float = 0.1
 

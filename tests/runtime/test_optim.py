@@ -122,6 +122,18 @@ def test_decay_of_adamw_is_decoupled():
     )
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("learning_rate", "clip_norm", "warmup_epochs", "plateau_patience", "stop_rate"),
+        *("weight_decay", "period_epochs", "step_factor", "plateau_factor"),
+    ],
+)
+def test_what_is_below_zero_is_refused_by_name(key):
+    with pytest.raises(ValueError, match=f"{key} is -1; allowed: 0 or more"):
+        OptimConfig(name="adamw", schedule="cosine", **{key: -1})
+
+
 def test_what_is_not_allowed_is_refused_by_name():
     with pytest.raises(ValueError, match="name is 'sgd'; allowed: adam, adamw"):
         OptimConfig(name="sgd")
