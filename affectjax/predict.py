@@ -1,4 +1,4 @@
-r"""Recognises emotions: `python -m affectjax.predict --checkpoint=runs/umbenet --input=clip.mp4`.
+r"""Recognises emotions: `affectjax predict clip.mp4 --checkpoint=runs/umbenet`.
 
     python -m affectjax.predict --checkpoint=W --input=clip.mp4 --text="What a day!"
     python -m affectjax.predict --checkpoint=W --input=voice.wav
@@ -36,21 +36,26 @@ _OUTSIDE = flags.DEFINE_bool(
 
 
 def main(argv: Sequence[str]) -> int:
-    """Calls `recognize.recognize` and prints what it returns.
+    """Calls `inference.recognize` and prints what it returns.
 
     Args:
-      argv: the program's name.
+      argv: the program's name, and perhaps the input.
     """
-    del argv
+    given = [*argv[1:], *([_INPUT.value] if _INPUT.value is not None else [])]
+    if len(given) > 1:
+        raise InputError(
+            f"{len(given)} inputs, {given[0]!r} and {given[1]!r}; allowed: one, which may be a "
+            "folder or a table"
+        )
     if not _CHECKPOINT.value:
         raise InputError("--checkpoint is missing: the workdir of which run should predict?")
-    if _INPUT.value is None and _TEXT.value is None:
+    if not given and _TEXT.value is None:
         raise InputError("--input and --text are both missing: what should be recognised?")
     from affectjax import inference  # JAX starts slowly: a wrong flag answers before that
 
     result = inference.recognize(
         _CHECKPOINT.value,
-        _INPUT.value,
+        given[0] if given else None,
         text=_TEXT.value,
         output=_OUTPUT.value,
         window=_WINDOW.value,
@@ -62,4 +67,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, arguments=True)

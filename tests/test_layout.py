@@ -22,6 +22,7 @@ FLOORS = (
     ("reports",),
     ("inference",),
     ("main", "prepare", "predict", "report"),
+    ("__main__",),
 )
 # The same inside of data, where "" stands for the modules that lie in data itself.
 DATA_FLOORS = (("",), ("media",), ("synth",), ("raw",), ("prepare",), ("batches",))

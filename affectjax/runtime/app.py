@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from affectjax.errors import InputError, RunStopped
-from affectjax.runtime import disk
+from affectjax.runtime import config_files, disk
 
 STOPPED, BAD_INPUT, INTERRUPTED = 1, 2, 128 + signal.SIGINT
 _INTERRUPTED = "interrupted; the same command goes on from what it has saved"
@@ -93,10 +93,10 @@ def _interrupted(number, frame) -> None:
 def _parse(argv: Sequence[str]) -> Sequence[str]:
     """Returns what is left of the arguments after the flags."""
     argv = ["--help" if arg == "-h" else arg for arg in argv]
-    file, _ = _config_file(argv)
-    if file and not Path(file).is_file():
-        sys.exit(_refuse(f"--config={file}: there is no such file"))
+    if (at := argv.index("--config") if "--config" in argv else -1) >= 0:
+        argv[at : at + 2] = ["=".join(argv[at : at + 2])]
     try:
+        argv = _found(argv)
         return flags.FLAGS(argv)
     except SystemExit:
         if any(arg.lstrip("-").partition("=")[0] in _HELP for arg in argv[1:]):
@@ -112,6 +112,20 @@ def _parse(argv: Sequence[str]) -> Sequence[str]:
         if sentence is None:
             raise
         sys.exit(_refuse(sentence))
+
+
+def _found(argv: Sequence[str]) -> list[str]:
+    """Returns the arguments with the config file as a path where it was named.
+
+    Raises:
+      InputError: there is no such file.
+    """
+    file, variant = _config_file(argv)
+    if not file:
+        return list(argv)
+    config = ":".join([str(config_files.find(file)), *([variant] if variant else [])])
+    is_config = lambda arg: arg.startswith("-") and arg.lstrip("-").startswith("config=")  # noqa: E731
+    return [f"--config={config}" if is_config(arg) else arg for arg in argv]
 
 
 def _config_file(argv: Sequence[str]) -> tuple[str, str]:

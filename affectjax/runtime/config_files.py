@@ -1,12 +1,19 @@
-"""What the files in configs/ have in common. A key that a file leaves out has its default."""
+"""The files in configs/: where they are, and what they have in common.
+
+A key that a file leaves out has its default.
+"""
 
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ml_collections import config_dict
 
 from affectjax.errors import InputError
 
+PACKAGE = Path(__file__).parents[1]
+# In an installed package, and in the source tree.
+FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")
 # What most people change of `config.data`, whichever data set it is.
 DATA: dict[str, Any] = {
     "dir": "",
@@ -19,6 +26,34 @@ DATA: dict[str, Any] = {
     "missing_pattern": "",
     "missing_rate": 0.0,
 }
+
+
+def names() -> dict[str, Path]:
+    """Returns the config files that come with the package, by name."""
+    folder = next((folder for folder in FOLDERS if folder.is_dir()), FOLDERS[0])
+    return {file.stem: file for file in sorted(folder.glob("*.py")) if file.stem != "__init__"}
+
+
+def find(given: str) -> Path:
+    """Returns the config file that a path or a name means.
+
+    Args:
+      given: a path; or the name of a file that comes with the package, as "umbenet" or
+        "configs/umbenet.py", where there is no such path.
+
+    Raises:
+      InputError: there is neither.
+    """
+    path = Path(given)
+    if path.is_file():
+        return path
+    ours = names()
+    if path.stem in ours and path.with_suffix("").parts in ((path.stem,), ("configs", path.stem)):
+        return ours[path.stem]
+    raise InputError(
+        f"--config={given}: there is no such file; configs that are found by name: "
+        + ", ".join(ours)
+    )
 
 
 def sequences(name: str, *, aligned: bool) -> dict[str, Any]:
