@@ -3,7 +3,9 @@
     import affectjax
 
     affectjax.train(config, "runs/x")                  # then affectjax.evaluate("runs/x")
-    affectjax.recognize("runs/x", "clip.mp4")          # or affectjax.Recognizer("runs/x")
+    model = affectjax.load("runs/x")
+    model("clip.mp4", text="what was said").label
+    affectjax.recognize("runs/x", "clip.mp4")          # writes files, as affectjax predict does
     affectjax.concepts.load("runs/x/concepts")
 
 These names are imported when they are first used: JAX starts slowly.
@@ -17,12 +19,13 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "train": "affectjax.training.loop",
     "evaluate": "affectjax.training.evaluator",
+    "load": "affectjax.recognition",
     "recognize": "affectjax.inference",
     "Recognizer": "affectjax.inference",
 }
 _MODULES = {"concepts": "affectjax.tasks.supramodal.concept_bank"}
 
-__all__ = ["Recognizer", "concepts", "evaluate", "recognize", "train"]
+__all__ = ["Recognizer", "concepts", "evaluate", "load", "recognize", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -48,7 +48,9 @@ def recognize(
     Args:
       workdir: of a finished run.
       source: a video, sound or image file, a folder of them, or a csv with the columns `id` and
-        any of `video`, `audio` and `text`; None for the text alone.
+        any of `video`, `audio` and `text`; None for the text alone. For a model of features, a
+        folder of one's own features, see `affectjax.data.raw.readers.plain`; nothing but the arrays
+        is needed.
       text: what is said in the one file, or alone.
       output: the folder to write in, None for `predict/` in the workdir.
       window: seconds of a sliding window, None for `config.data.seconds`.
@@ -65,16 +67,25 @@ def recognize(
     """
     Workdir(workdir).config()  # before anything is opened: the folder may be misspelt
     source = None if source is None else Path(source)
-    clips, failed = prediction_input.listed(source, text, allow_outside)
     folder = Path(output) if output else Path(workdir) / "predict"
     predictions = []
-    if clips:
+    if source is not None and prediction_input.holds_features(source):
         recognizer = Recognizer(workdir, window, hop)
-    for clip in clips:
+        examples = prediction_input.records(source, recognizer.inputs, allow_outside)
+        failed: prediction_input.Failed = []
+        predict = recognizer.of_record
+    else:
+        examples, failed = prediction_input.listed(source, text, allow_outside)
+        if examples:
+            recognizer = Recognizer(workdir, window, hop)
+            recognizer.check_raw()
+            predict = recognizer
+    for example in examples:
         try:
-            predictions.append(recognizer(clip))
+            predictions.append(predict(example))
         except (InputError, OSError) as error:
-            failed.append((clip.id, str(error)))
+            name = example.id if isinstance(example, Clip) else example["id"]
+            failed.append((name, str(error)))
     if not predictions:
         _, reason = failed[0]
         many = f"{source}: none of {len(failed)} can be predicted; the first: "
@@ -102,7 +113,8 @@ def _write(result: dict[str, Any], folder: Path) -> None:
 
             prediction["figure"] = file_name(prediction["id"])
             folder.mkdir(parents=True, exist_ok=True)
-            figures.timeline(prediction, result["classes"], folder / prediction["figure"])
+            drawn = figures.timeline(prediction, result["classes"])
+            drawn.savefig(folder / prediction["figure"], dpi=figures.DOTS)
     write_json(folder / "predictions.json", result)
 
 
@@ -118,9 +130,12 @@ class Recognizer:
     """The best models of a run, those of all seeds and folds, whose mean is the prediction.
 
     Attributes:
-      classes: their names.
+      kind: of the labels: class, score or binary.
+      classes: their names; none of scores.
       modalities: those that the models see.
+      inputs: how records become batches.
       not_readable: those of them that are features, which cannot be taken from raw files.
+      reads_features: whether there are any.
       window, hop: seconds.
     """
 
@@ -133,8 +148,7 @@ class Recognizer:
           hop: seconds from one window to the next, None for half of one.
 
         Raises:
-          InputError: no trained model, one that reads only features, one that tells no classes, or
-            a wrong window.
+          InputError: no trained model, or a wrong window.
         """
         path = Path(workdir)
         config = Workdir(path).config()
@@ -151,10 +165,12 @@ class Recognizer:
         places = {f"fold {fold}, ": path / "folds" / fold for fold in folds.fold_names(config)}
         self._models = [_Models(place, name) for name, place in (places or {"": path}).items()]
         first = self._models[0]
-        self.classes, self.modalities = first.task.spec.classes, first.task.modalities
+        self.inputs, self.modalities = first.inputs, first.task.modalities
+        self.kind, self.classes = first.task.spec.kind, first.task.spec.classes
         self._reader = prediction_input.Reader(data, first.inputs, self.modalities)
         readable = self._reader.readable
         self.not_readable = tuple(m for m in self.modalities if m not in readable)
+        self.reads_features = bool(self.not_readable)
 
     def __call__(self, clip: Clip) -> dict[str, Any]:
         """Returns the prediction for one clip, in JSON's types.
@@ -173,18 +189,43 @@ class Recognizer:
           InputError: a file cannot be read, or nothing in it is of use to the models.
         """
         record, warnings = self._reader.read(clip)
+        result = self.of_record(record, warnings)
+        timeline = list(self._timeline(clip)) if self.classes else []
+        if timeline and "audio" in result["modalities"]:
+            result["warnings"] += self._reader.unheard(self.window)
+        return result | ({"timeline": timeline} if timeline else {})
+
+    def check_raw(self) -> None:
+        """Raises InputError where the models read nothing that a raw file has."""
+        if not self._reader.readable:
+            raise InputError(
+                f"the model reads features of {', '.join(self.modalities)}, which cannot be taken "
+                "from raw files; allowed: a folder with features.npz"
+            )
+
+    def of_record(self, record: Record, warnings: Sequence[str] = ()) -> dict[str, Any]:
+        """Returns the prediction for one record, as `__call__` but for the timeline.
+
+        Args:
+          record: with `id`, and what there is of each modality, see
+            `affectjax.data.batches.inputs`.
+          warnings: what one should know of it already.
+
+        Raises:
+          InputError: nothing in it is of use to the models, or a modality has another shape.
+        """
+        self._check_features(record)
         predictions = [models.without_each(record) for models in self._models]
-        logits, probability, present = _mean_prediction(predictions)
+        value, logits, present = self._mean(predictions)
         used = [m for m, there in zip(self.modalities, present[0], strict=True) if there]
         if not used:
-            read = ", ".join(self._reader.readable)
-            raise InputError(f"{clip.id}: has nothing that the model reads: {read}")
-        winner = int(probability[0].argmax())
+            read = ", ".join(self.modalities if self.reads_features else self._reader.readable)
+            raise InputError(f"{record['id']}: has nothing that the model reads: {read}")
+        winner = int(logits[0].argmax())
         lost = logits[0, winner] - logits[1:, winner]
-        result = {
-            "id": clip.id,
-            "prediction": self.classes[winner],
-            "probability": self._by_class(probability[0]),
+        return {
+            "id": record["id"],
+            **self._said(value[0]),
             "modalities": used,
             "missing": [m for m in self.modalities if m not in used],
             "contribution": {
@@ -195,19 +236,55 @@ class Recognizer:
                 for models, own in zip(self._models, predictions, strict=True)
                 for prompt in models.prompts(own)
             ],
-            "warnings": warnings,
+            "warnings": list(warnings),
         }
-        timeline = list(self._timeline(clip))
-        if timeline and "audio" in used:
-            result["warnings"] += self._reader.unheard(self.window)
-        return result | ({"timeline": timeline} if timeline else {})
+
+    def _said(self, value: np.ndarray) -> dict[str, Any]:
+        """Returns `prediction`, and `probability` by class where it is no score."""
+        if self.kind == "score":
+            return {"prediction": _number(value[0])}
+        probability = self._by_class(value)
+        if self.kind == "class":
+            return {"prediction": self.classes[int(value.argmax())], "probability": probability}
+        yes = [name for name, p in zip(self.classes, value, strict=True) if p > 0.5]
+        return {"prediction": "+".join(yes) or "none", "probability": probability}
+
+    def _check_features(self, record: Record) -> None:
+        """Raises InputError for features that are not as wide as those of the training."""
+        for m in self.not_readable:
+            value, width = record.get(m), self.inputs.kinds[m].width
+            if value is not None and np.shape(value)[1:] != (width,):
+                raise InputError(
+                    f"{record['id']}: {m} has the shape {list(np.shape(value))}; expected "
+                    f"[steps, {width}]"
+                )
+
+    def _mean(
+        self, predictions: Sequence[Predictions]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns means over all models and `present` `[B, M]`.
+
+        They are `[B, C]`: probabilities or scores (C is 1), and that whose differences say what a
+        modality contributes: logits of classes (log-probabilities of a task without logits),
+        log-odds of binary tasks, or scores.
+        """
+        mean = lambda name: np.concatenate([p[name] for p in predictions]).mean(0)  # noqa: E731
+        value = mean("score")[:, None] if self.kind == "score" else mean("probability")
+        weight = value
+        if self.kind == "class":
+            known = all("logits" in p for p in predictions)
+            weight = mean("logits") if known else np.log(np.maximum(value, 1e-9))
+        elif self.kind == "binary":
+            sure = np.clip(value, 1e-6, 1 - 1e-6)
+            weight = np.log(sure / (1 - sure))
+        return value, weight, predictions[0]["present"]
 
     def _timeline(self, clip: Clip) -> Iterator[dict[str, Any]]:
         """Yields start, end and probability of each window, as many at once as a batch has rows."""
         stretches = self._reader.stretches(clip, self.window, self.hop)
         while chunk := list(itertools.islice(stretches, len(self.modalities) + 1)):
             records = [record for *_, record in chunk]
-            _, probability, present = _mean_prediction([m.of_each(records) for m in self._models])
+            probability, _, present = self._mean([m.of_each(records) for m in self._models])
             for row, (start, end, _) in enumerate(chunk):
                 seen = self._by_class(probability[row]) if present[row].any() else None
                 yield {"start": _number(start), "end": _number(end), "probability": seen}
@@ -244,26 +321,12 @@ class _Models:
             )
         self.inputs = saved_inputs.load(path)
         self.task = base.build(config, {base.MAIN: self.inputs}, None)
-        self._check(path)
         seeds = configs.seeds(config)
         self._names = [f"{name}seed {seed}" for seed in seeds]
         model = evaluator.load_best(workdir, self.task, {base.MAIN: self.inputs}, seeds)
         self._pool = model["variables"].get(POOL, {}).get("pool")
         self._model = jax.device_put((model["params"], model["variables"]))
         self._run = jax.jit(parallel.over_seeds(self.task.predict, len(seeds), (0, 0, None)))
-
-    def _check(self, path: Path) -> None:
-        kind = self.task.spec.kind
-        if kind != "class":
-            raise InputError(
-                f"{path}: its model predicts labels of kind {kind!r}; allowed: 'class'"
-            )
-        kinds = {m: self.inputs.kinds[m].kind for m in self.task.modalities}
-        if set(kinds.values()) == {"features"}:
-            raise InputError(
-                f"{path}: its model reads features of {', '.join(kinds)}, which cannot be taken "
-                "from raw files; only a model of clips can predict them"
-            )
 
     def without_each(self, record: Record) -> Predictions:
         """Returns predictions `[S, B, ...]` with all of a record, then without each modality."""
@@ -310,14 +373,6 @@ class _Models:
                     "similarity": _number(similarity),
                     "share": {m: _number(x) for m, x in column},
                 }
-
-
-def _mean_prediction(
-    predictions: Sequence[Predictions],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns mean logits and probability `[B, C]` over all models, and `present` `[B, M]`."""
-    mean = lambda name: np.concatenate([p[name] for p in predictions]).mean(0)  # noqa: E731
-    return mean("logits"), mean("probability"), predictions[0]["present"]
 
 
 def _number(x: Any) -> float:

@@ -21,6 +21,7 @@ FLOORS = (
     ("training",),
     ("reports",),
     ("inference",),
+    ("recognition",),
     ("main", "prepare", "predict", "report"),
     ("__main__",),
 )

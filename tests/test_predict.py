@@ -12,9 +12,12 @@ import av
 import cv2
 import jax
 import numpy as np
+import PIL.Image
 import pytest
+from conftest import DIMS, SIZES, toy_config, write_own
 from data import media_files
 
+import affectjax
 from affectjax import inference
 from affectjax.data.batches import prediction_input
 from affectjax.data.batches.config import DataConfig
@@ -630,16 +633,69 @@ def test_a_model_of_features_alone(finished):
         run_on(finished, text="hm")
 
 
-def test_a_model_of_scores(run, tmp_path):
-    other = changed(run, tmp_path / "scores", threshold=())
-    content = json.loads((other / "config.json").read_text())
-    content["config"] |= {"task": "toy", "model": {}, "stages": {}}
-    manifest.write(other, {"config.json": json.dumps(content).encode()})
-    said = json.loads((other / "inputs.json").read_text())
-    said["labels"] = {"kind": "score", "classes": [], "low": None, "high": None}
-    manifest.write(other, {"inputs.json": json.dumps(said).encode()})
-    with pytest.raises(InputError, match="predicts labels of kind 'score'; allowed: 'class'"):
-        run_on(other, text="hm")
+def features_of(folder, arrays, ids=None):
+    """Writes a folder of features without labels."""
+    folder.mkdir()
+    np.savez(folder / "features.npz", **arrays)
+    if ids:
+        (folder / "labels.csv").write_text("id\n" + "\n".join(ids) + "\n")
+    return folder
+
+
+def arrays(count, seed=5):
+    rng = np.random.default_rng(seed)
+    return {m: rng.normal(2, 3, (count, *d)).astype("f4") for m, d in DIMS.items()}
+
+
+@pytest.mark.parametrize("kind", ["class", "score"])
+def test_a_model_of_features_reads_a_folder_of_them(kind, finished, tmp_path):
+    """The numbers are those of the evaluation, which reads the same arrays with labels."""
+    workdir = finished
+    if kind == "score":
+        raw = write_own(tmp_path / "raw", "score")
+        workdir = tmp_path / "run"
+        loop.train(toy_config(raw), workdir)
+    else:
+        raw = Path(json.loads((finished / "config.json").read_text())["config"]["data"]["dir"])
+    rows = evaluated(workdir)
+    result = run_on(workdir, raw, output=tmp_path / "out")
+    found = {p["id"]: p for p in result["predictions"]}
+    assert len(found) == sum(SIZES.values()) and result["failed"] == []
+    for name, row in rows.items():
+        if kind == "class":
+            assert found[name]["prediction"] == row["prediction"]
+            expected = [float(row[c]) for c in result["classes"]]
+            np.testing.assert_allclose([*found[name]["probability"].values()], expected, atol=1e-5)
+        else:
+            assert found[name]["prediction"] == pytest.approx(float(row["prediction"]), abs=1e-4)
+            assert "probability" not in found[name]
+
+
+def test_features_need_no_table(finished, tmp_path):
+    given = arrays(3)
+    plain = features_of(tmp_path / "plain", given)
+    named = features_of(tmp_path / "named", given, ["a", "b", "c"])
+    one, other = (run_on(finished, f, output=tmp_path)["predictions"] for f in (plain, named))
+    assert [p["id"] for p in one] == ["0", "1", "2"] and [p["id"] for p in other] == [*"abc"]
+    assert [p["probability"] for p in one] == [p["probability"] for p in other]
+    model = affectjax.load(finished)
+    each = [model({m: x[i] for m, x in given.items()}) for i in range(3)]
+    assert [r.probability for r in each] == [p["probability"] for p in one]
+    assert list(model.many(plain, progress=False)["label"]) == [r.label for r in each]
+    alone = model({"text": given["text"][0]})
+    assert alone.modalities == ["text"] and alone.missing == ["audio", "vision"]
+
+
+def test_features_of_another_shape(finished, tmp_path):
+    given = arrays(2)
+    wide = features_of(tmp_path / "wide", given | {"audio": given["audio"][..., :2]})
+    with pytest.raises(InputError, match=r"audio has the shape \[7, 2\]; expected \[steps, 3\]"):
+        run_on(finished, wide, output=tmp_path)
+    uneven = features_of(tmp_path / "uneven", given | {"audio": given["audio"][:1]})
+    with pytest.raises(InputError, match=r"arrays of \[1, 2\] examples"):
+        run_on(finished, uneven, output=tmp_path)
+    with pytest.raises(InputError, match="'txt' is no input; allowed: text, audio, vision"):
+        affectjax.load(finished)({"text": given["text"][0], "txt": given["text"][0]})
 
 
 def test_some_features_are_left_out(raw):
@@ -681,3 +737,102 @@ def test_how_clips_were_stored(raw, tmp_path):
     for place in (folder, tmp_path / "data"):
         ready = DataConfig("clips", dir=str(place), view="clips", keep_frames=9)
         assert prediction_input.storage(ready, inputs) == storage
+
+
+# ---- as an object -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(run):
+    return affectjax.load(run)
+
+
+def test_the_object_says_what_the_app_says(model, raw, alone):
+    said = alone(raw / "long.mkv", text="What a day!")
+    result = model(raw / "long.mkv", text="What a day!")
+    assert (result.id, result.label) == ("long.mkv", said["prediction"])
+    for name in ("probability", "contribution", "timeline", "prompts", "modalities", "missing"):
+        assert getattr(result, name) == said[name]
+    assert result.warnings == said["warnings"] and result.label in str(result)
+    frame = result.frame()
+    assert list(frame.columns) == ["start", "end", "label", *CLASSES]
+    assert len(frame) == len(said["timeline"]) > 1
+    np.testing.assert_allclose(frame["end"], [w["end"] for w in said["timeline"]])
+
+
+def test_whatever_stands_for_a_clip(model, raw):
+    """A file, its bytes, its decoded frames and sound: the same model sees the same."""
+    files = [raw / "image.png", str(raw / "image.png"), (raw / "image.png").read_bytes()]
+    picture = noise(24, 1)
+    arrays = [picture, picture[0], PIL.Image.fromarray(picture[0]), {"video": picture}]
+    found = [values(vars(model(source))) for source in (*files, *arrays)]
+    np.testing.assert_allclose(found, np.broadcast_to(found[0], np.shape(found)), atol=1e-6)
+    wave = sound(0.5)[0]
+    pcm = decoding.audio(raw / "voice.wav", 1.0) * 32768
+    assert np.abs(pcm - wave * 32768).max() < 1
+    pcm = pcm.astype(np.int16)
+    stereo = np.stack([pcm, pcm], axis=1)
+    heard = [raw / "voice.wav", (pcm, 16000), (pcm / 32768, 16000), (stereo, 16000)]
+    heard += [{"audio": raw / "voice.wav"}, {"audio": (raw / "voice.wav").read_bytes()}]
+    found = [values(vars(model(source))) for source in heard]
+    np.testing.assert_allclose(found, np.broadcast_to(found[0], np.shape(found)), atol=1e-4)
+    both = model({"video": raw / "silent.mp4", "audio": raw / "voice.wav", "id": "pair"})
+    assert both.id == "pair" and both.modalities == ["audio", "vision"]
+    assert model(text="Only words.").modalities == ["text"]
+
+
+def test_another_rate(model, raw):
+    """A tone at 48 kHz is heard as the one at 16 kHz."""
+    fast = media_files.tone(0.5, 48000, 440.0)
+    np.testing.assert_allclose(
+        values(vars(model((fast, 48000)))), values(vars(model(raw / "voice.wav"))), atol=0.02
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "text", "expected"),
+    [
+        (None, None, "neither a source nor a text"),
+        (None, "  ", "blank"),
+        ("nowhere.mp4", None, "no such file"),
+        (b"no media at all", None, "source"),
+        (np.zeros((4, 8, 8, 3), np.float32), None, "float32 [4, 8, 8, 3]; expected frames uint8"),
+        (np.zeros(16000, np.float32), None, "(waveform, samples a second)"),
+        ((np.zeros(0, np.float32), 16000), None, "expected [samples]"),
+        ((np.zeros(100, np.float32), 1), None, "samples a second; allowed"),
+        ((np.full(100, np.nan), 16000), None, "NaN"),
+        ({"vidoe": "a.mp4"}, None, "'vidoe' is no input; allowed: video, audio, text, id"),
+        ({"text": "a"}, "b", "twice"),
+    ],
+)
+def test_what_is_no_clip(model, source, text, expected):
+    with pytest.raises(InputError) as refused:
+        model(source, text=text)
+    assert expected in str(refused.value)
+
+
+def test_many(model, raw, tmp_path, table_result):
+    frame = model.many(raw / "clips.csv", progress=False).set_index("id")
+    found = {p["id"]: p for p in table_result["predictions"]}
+    assert set(frame.index) == set(found)
+    for name, row in frame.iterrows():
+        assert row["label"] == found[name]["prediction"]
+        assert row["modalities"] == "+".join(found[name]["modalities"])
+        np.testing.assert_allclose([row[c] for c in CLASSES], values(found[name]), atol=1e-6)
+    (tmp_path / "bad.mp4").write_bytes(b"nothing")
+    frame = model.many([raw / "all.mp4", tmp_path / "bad.mp4"], progress=False)
+    assert list(frame["id"]) == [str(raw / "all.mp4"), str(tmp_path / "bad.mp4")]
+    assert frame["label"].isna().tolist() == [False, True]
+    assert "bad.mp4" in frame["error"][1] and frame["error"].isna()[0]
+
+
+def test_pictures_of_a_result(model, raw, tmp_path):
+    image = model(raw / "image.png")
+    image.plot(tmp_path / "bars.png")
+    model(raw / "long.mkv").plot(tmp_path / "timeline.png")
+    for name in ("bars", "timeline"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    page = image._repr_html_()
+    assert all(f"<td>{name}</td>" in page for name in CLASSES) and page.count("<tr>") == 2
+    (row,) = image.frame().to_dict("records")
+    assert row["label"] == image.label and np.isnan(row["start"])

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-_DOTS = 150  # pixels an inch
+DOTS = 150  # pixels an inch
 _FAINT, _CLEAR, _GRID = 0.55, 0.8, "#dddddd"
 _MARKED = 40  # more windows than this are a line without points
 _TITLE = 50  # characters of an id
@@ -29,8 +29,8 @@ _COLOURS = {
 _SHAPES = {"text": "o", "audio": "^", "vision": "s"}
 
 
-def timeline(prediction: Mapping[str, Any], classes: Sequence[str], path: Path) -> None:
-    """Draws how the probability of each class goes over a clip, as a PNG.
+def timeline(prediction: Mapping[str, Any], classes: Sequence[str]) -> Figure:
+    """Draws how the probability of each class goes over a clip.
 
     A point stands in the middle of its window; where nothing was to see or hear, the lines have a
     gap. The band below says which class wins when; the class of the whole clip is in the title.
@@ -39,7 +39,6 @@ def timeline(prediction: Mapping[str, Any], classes: Sequence[str], path: Path) 
       prediction: with `id`, `prediction`, `probability` and `timeline`, see
         `affectjax.inference.Recognizer`.
       classes: the order of the legend and of the colours.
-      path: of the PNG.
     """
     entries = prediction["timeline"]
     starts, ends = (np.array([entry[key] for entry in entries]) for key in ("start", "end"))
@@ -64,7 +63,29 @@ def timeline(prediction: Mapping[str, Any], classes: Sequence[str], path: Path) 
         handles=handles, loc="outside right upper", frameon=False, title="whole clip"
     )
     legend.get_texts()[list(classes).index(winner)].set_fontweight("bold")
-    figure.savefig(path, dpi=_DOTS)
+    return figure
+
+
+def bars(prediction: Mapping[str, Any]) -> Figure:
+    """Draws the probability of each class as a bar.
+
+    Args:
+      prediction: with `id`, `prediction` and `probability`, see `affectjax.inference.Recognizer`.
+    """
+    names, values = zip(*prediction["probability"].items(), strict=True)
+    figure = Figure(figsize=(6, 0.6 + 0.35 * len(names)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    drawn = axes.barh(range(len(names)), values, color=_colours(len(names)))
+    axes.bar_label(drawn, [f"{value:.0%}" for value in values], padding=3)
+    axes.set_yticks(range(len(names)), [_plain(name) for name in names])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.1)
+    axes.set_xlabel("probability")
+    axes.spines[["top", "right"]].set_visible(False)
+    title = f"{_short(prediction['id'])}: {prediction['prediction']}"
+    axes.set_title(_plain(title), loc="left", fontweight="bold")
+    return figure
 
 
 def clouds(
@@ -108,7 +129,7 @@ def clouds(
             bbox_to_anchor=(1.02, 1.0),
             frameon=False,
         )
-    figure.savefig(path, dpi=_DOTS)
+    figure.savefig(path, dpi=DOTS)
 
 
 def _keys(names: np.ndarray, modalities: np.ndarray) -> list[Line2D]:

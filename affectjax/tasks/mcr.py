@@ -65,7 +65,7 @@ def find(name: str) -> type:
     Raises:
       InputError: there is none.
     """
-    if "." not in name and name not in models():
+    if not isinstance(name, str) or ("." not in name and name not in models()):
         raise InputError(
             f'"config.model.name" is {name!r}; allowed: {", ".join(models())}, or the dotted name '
             "of a module of your own"
@@ -196,13 +196,16 @@ class Task:
         return losses.binary_tasks(logits.reshape(*label.shape, 2), label)
 
     def predict(self, params: Tree, variables: Tree, batch: Batch) -> dict[str, jax.Array]:
-        """Returns `loss` `[B]` and `score` `[B]`, or `probability` `[B, C]` or `[B, K]` of yes."""
+        """Returns `loss` `[B]` and `score` `[B]`, or `probability`: `[B, C]`, or `[B, K]` of yes.
+
+        Of classes also `logits` `[B, C]`.
+        """
         logits, _ = self._apply(params, batch)
         out = {"loss": self._each(logits, batch["label"])}
         if self.spec.kind == "score":
             return out | {"score": logits[:, 0]}
         if self.spec.kind == "class":
-            return out | {"probability": jax.nn.softmax(logits)}
+            return out | {"probability": jax.nn.softmax(logits), "logits": logits}
         pairs = logits.reshape(len(logits), -1, 2)
         return out | {"probability": jnp.take(jax.nn.softmax(pairs), 1, axis=-1)}
 

@@ -19,14 +19,16 @@ from absl import logging
 from affectjax.data.batches.config import DataConfig
 from affectjax.data.batches.inputs import Features, Frames, Inputs, Record
 from affectjax.data.clip import Clip
+from affectjax.data.limits import Limits
 from affectjax.data.media import decoding, faces
 from affectjax.data.prepare import clip_storage, request, write
 from affectjax.data.prepare.clip_storage import Storage
 from affectjax.data.raw import sets, tables
 from affectjax.data.raw.dataset import CLIPS
+from affectjax.data.raw.readers import plain
 from affectjax.data.raw.sets import clips as own_clips
 from affectjax.errors import InputError
-from affectjax.modalities import SAMPLE_RATE
+from affectjax.modalities import MODALITIES, SAMPLE_RATE
 
 Failed = list[tuple[str, str]]
 SENTENCE = "text"  # the id of a sentence that comes with no file
@@ -65,6 +67,29 @@ def listed(
             "column text says what each clip says"
         )
     return _of_table(source, allow_outside) if table else _of_folder(source)
+
+
+def holds_features(source: Path) -> bool:
+    """Returns whether this is a folder of features: one with NumPy archives."""
+    names = ("features.npz", *(f"{m}.npz" for m in MODALITIES))
+    return source.is_dir() and any((source / name).is_file() for name in names)
+
+
+def records(folder: Path, inputs: Inputs, allow_outside: bool = False) -> Iterator[Record]:
+    """Yields the examples of a folder of features, labels or not.
+
+    Args:
+      folder: see `affectjax.data.raw.readers.plain`.
+      inputs: of the model.
+      allow_outside: whether its archives may be links out of it.
+
+    Raises:
+      InputError: the folder is not as that reader says.
+    """
+    ids, texts, arrays = plain.unlabelled(folder, Limits(allow_outside=allow_outside))
+    for i, (name, text) in enumerate(zip(ids, texts, strict=True)):
+        own = {m: s.x[i][s.mask[i]] for m, s in arrays.items() if m in inputs.kinds}
+        yield {"id": name, "transcript": (text or "").strip(), **own}
 
 
 def _of_file(path: Path, text: str | None = None) -> Clip:
@@ -158,7 +183,11 @@ class Reader:
           modalities: those that the model sees.
         """
         self.readable = tuple(m for m in modalities if not isinstance(inputs.kinds[m], Features))
-        self._inputs, self._storage = inputs, storage(data, inputs)
+        self._data, self._inputs = data, inputs
+
+    @functools.cached_property
+    def _storage(self) -> Storage:
+        return storage(self._data, self._inputs)
 
     @functools.cached_property
     def _detector(self) -> faces.Detector | None:

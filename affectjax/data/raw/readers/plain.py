@@ -81,6 +81,31 @@ def read(
     return FeatureSet(splits)
 
 
+def unlabelled(
+    path: Path, limits: Limits
+) -> tuple[list[str], list[str | None], dict[str, Sequences]]:
+    """Returns ids, sentences and features of a folder whose examples need no label and no split.
+
+    Args:
+      path: the folder. Its labels.csv may lack, or have the columns `id` and `text` alone; without
+        ids the examples are counted from 0.
+      limits: see `read`.
+
+    Raises:
+      InputError: as `read`.
+    """
+    table = table_of(path)
+    rows = [] if table is None else tables.read(table, ("id",), (*_NEEDED, "text"))[1]
+    found = _modalities(path, len(rows) if table else None, limits)
+    counts = {len(s.x) for s in found.values()}
+    if len(counts) != 1:
+        arrays = f"arrays of {sorted(counts)} examples" if counts else "no array of features"
+        raise InputError(f"{path}: has {arrays}; expected {', '.join(MODALITIES)} in features.npz")
+    ids = [row.values["id"] for row in rows] or [str(i) for i in range(*counts)]
+    texts = [row.values.get("text") for row in rows] or [None] * len(ids)
+    return ids, texts, found
+
+
 def table_of(folder: Path) -> Path | None:
     """Returns the labels.csv or labels.tsv of a folder, None where there is none."""
     return tables.find(folder, "labels")
@@ -125,8 +150,8 @@ def _split(
     return Split(ids, label, modalities, tuple(row.values.get("text", "") for row in rows))
 
 
-def _modalities(folder: Path, count: int, limits: Limits) -> dict[str, Sequences]:
-    """Returns every modality that the folder has, all splits together."""
+def _modalities(folder: Path, count: int | None, limits: Limits) -> dict[str, Sequences]:
+    """Returns every modality that the folder has, all splits together; any count where None."""
 
     def arrays_of(name: str) -> dict[str, np.ndarray]:
         file = folder / name
@@ -167,9 +192,9 @@ def _check_archives(folder: Path) -> None:
             raise InputError(f"{file}: is not read; did you mean {near[0]}?")
 
 
-def _sequences(arrays: dict, modality: str, count: int, where: str) -> Sequences:
+def _sequences(arrays: dict, modality: str, count: int | None, where: str) -> Sequences:
     x = readers.sequence_array(arrays[modality], f"{where}: {modality}")
-    if len(x) != count:
+    if count is not None and len(x) != count:
         raise InputError(
             f"{where}: {modality} has {len(x)} examples where labels.csv has {count} rows"
         )
