@@ -80,15 +80,17 @@ def main(argv):
         from affectjax.training import run_config  # JAX starts slowly
 
         result = affectjax.train(run_config.choose(_CONFIG.value, overrides), _WORKDIR.value)
+    # As slow to import as what was called above.
+    from affectjax.reports import run_report
+    from affectjax.runtime.workdir import Workdir
+    from affectjax.training import evaluator
+
     print(f"results: {_WORKDIR.value}/eval")
-    from affectjax import metrics  # as slow to import as what was called above
-
-    print(metrics.line(result))
     if trains:
-        from affectjax.training import baselines
-
-        for standing in baselines.standings(_WORKDIR.value):
-            print("\n".join(standing.lines()))
+        print("\n".join(run_report.last_words(_WORKDIR.value, result)))
+    else:
+        stem = evaluator.stem(Workdir(_WORKDIR.value).config(), overrides)
+        print(run_report.table(_WORKDIR.value, stem))
 
 
 if __name__ == "__main__":

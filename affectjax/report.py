@@ -1,8 +1,14 @@
-"""Says what a run reached: `python -m affectjax.report --workdir=A --against=B`.
+"""Says what a run reached: `affectjax report --workdir=A --against=B,C`.
 
-Prints a table, and leaves report/index.html in the workdir, a page of its own with that table. A
-run that has learned concepts also gets report/concepts.png and report/concepts.json: its shared
-space, and the pools of its bank. Of several seeds or folds, each has its own, as concepts-0.png.
+    python -m affectjax.report --workdir=A
+    python -m affectjax.report --workdir=A --against=B
+
+Prints a table, and leaves report/index.html in the workdir, a page of its own: the metrics with
+their intervals, simple baselines, learning, errors, calibration, missing modalities, prompts, and
+where the run comes from. Against other runs: a paired t-test over seeds or folds, McNemar's test
+and the bootstrap over examples. A run that has learned concepts also gets report/concepts.png and
+report/concepts.json: its shared space, and the pools of its bank. Of several seeds or folds, each
+has its own, as concepts-0.png.
 """
 
 from absl import flags, logging
@@ -11,7 +17,7 @@ from affectjax.errors import InputError
 from affectjax.runtime import app
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
-_AGAINST = flags.DEFINE_string("against", None, "Another run's folder, for a paired t-test.")
+_AGAINST = flags.DEFINE_list("against", [], "The folders of other runs to compare it with.")
 _SPLIT = flags.DEFINE_string("split", "test", "Which eval/<split>.json to read.")
 
 

@@ -219,9 +219,10 @@ def test_evaluation_with_and_without_the_config(start, own, finished, tmp_path):
     code, out, said = start("main", *flags).wait()
     assert code == 0, said
     result = json.loads((finished / "eval" / "test.json").read_text())
-    where, numbers = out.splitlines()
+    where, title, *rows = out.splitlines()
     assert where == f"results: {tmp_path / 'run'}/eval"
-    assert numbers.startswith(f"loss {result['loss']:.4f}, war {result['war']:.4f}, ")
+    assert title == f"{tmp_path / 'run'}, test, seeds 0"
+    assert any(r.startswith("| war ") and f" {result['war']:.4f} " in r for r in rows)
     config = [f"--config={CONFIG_FILE}:{own}", "--config.data.split=valid"]
     code, _, said = start("main", *flags, *config).wait()
     assert code == 0 and "Traceback" not in said, said

@@ -187,7 +187,7 @@ def test_comparison_is_a_paired_t_test_over_the_seeds_of_both(tmp_path):
 def test_comparison_needs_two_common_seeds(tmp_path):
     a = pretend(tmp_path / "a", {s: {"war": v} for s, v in OURS.items()})
     b = pretend(tmp_path / "b", {"9": {"war": 1.0}, "0": {"war": 0.5}})
-    with pytest.raises(InputError, match="needs two seeds or more in both runs"):
+    with pytest.raises(InputError, match="needs two seeds or folds that both have"):
         run_report.comparison(a, b)
 
 

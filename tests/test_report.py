@@ -3,6 +3,7 @@
 import base64
 import html.parser
 import json
+import math
 
 import numpy as np
 import pytest
@@ -83,11 +84,67 @@ def test_seeds_against_seeds(tmp_path):
 
 def test_a_fold_is_no_pair_of_a_seed(tmp_path):
     a, b = seed_run(tmp_path / "a", OURS), fold_run(tmp_path / "b", THEIRS)
-    with pytest.raises(InputError, match=r"needs pairs, but .*a has seeds and .*b has folds"):
+    with pytest.raises(InputError, match=r"pairs of .*a, with seeds .* and .*b, with folds"):
         run_report.comparison(a, b)
     c = fold_run(tmp_path / "c", {"9": 0.5, "4": 0.25})
-    with pytest.raises(InputError, match="needs two folds or more"):
+    with pytest.raises(InputError, match="needs two seeds or folds"):
         run_report.comparison(b, c)
+
+
+def predicted(folder, rows, head=("id", "label", "prediction", "glad", "sad")):
+    """Writes the csv of a run of one seed, and its metrics."""
+    seed_run(folder, {"0": 0.5})
+    text = "\n".join(",".join(map(str, row)) for row in [head, *rows])
+    (folder / "eval" / "test.csv").write_text(text + "\n")
+    return folder
+
+
+def answers(right, of=40):
+    """Returns rows of which some are right, by number."""
+    said = lambda i: "glad" if (i % 2 == 0) == (i in right) else "sad"  # noqa: E731
+    return [(f"x{i}", ("glad", "sad")[i % 2], said(i), 0.5, 0.5) for i in range(of)]
+
+
+def test_one_seed_against_one_seed_over_examples(tmp_path):
+    ours, theirs = set(range(30)), {*range(6, 18), *range(30, 34)}
+    a, b = predicted(tmp_path / "a", answers(ours)), predicted(tmp_path / "b", answers(theirs))
+    table = run_report.comparison(a, b)
+    # Only the one is right 18 times, only the other 4 times.
+    p = sum(math.comb(22, k) for k in range(5)) * 2 / 2**22
+    row = cells(table, "share right")
+    assert row[1:4] == ["0.7500", "0.4000", "+0.3500"] and row[5] == f"{p:.4f}"
+    low, high = map(float, row[4].split(" to "))
+    assert 0.1 < low < 0.35 < high < 0.6
+    assert "40 examples that both predicted; p of McNemar's exact test" in table
+    assert cells(run_report.comparison(a, a), "share right")[3:] == [
+        *("+0.0000", "+0.0000 to +0.0000", "1.0000")
+    ]
+
+
+def test_scores_over_examples(tmp_path):
+    head = ("id", "label", "prediction")
+    rows = lambda error: [(f"x{i}", i, i + error) for i in range(9)]  # noqa: E731
+    a, b = (predicted(tmp_path / str(e), rows(e), head) for e in (0.25, 1.0))
+    row = cells(run_report.comparison(a, b), "mean absolute error")
+    assert row[1:] == ["0.2500", "1.0000", "-0.7500", "-0.7500 to -0.7500", "-"]
+
+
+def test_other_examples_make_no_pairs(tmp_path):
+    a, b = predicted(tmp_path / "a", answers({1})), predicted(tmp_path / "b", answers({1})[:1])
+    with pytest.raises(InputError, match="nothing makes pairs"):
+        run_report.comparison(a, b)
+    other = [(name, "sad", *rest) for name, _, *rest in answers({1})]
+    with pytest.raises(InputError, match="nothing makes pairs"):
+        run_report.comparison(a, predicted(tmp_path / "c", other))
+
+
+def test_several_runs_stand_side_by_side(tmp_path):
+    runs = [seed_run(tmp_path / n, v) for n, v in (("a", OURS), ("b", THEIRS), ("c", OURS))]
+    table = run_report.comparison(runs[0], runs[1:])
+    assert table.startswith("test, side by side")
+    spread = lambda v: f"{np.mean([*v.values()]):.4f} ± {np.std([*v.values()], ddof=1):.4f}"  # noqa: E731
+    assert cells(table, "war")[1:] == [spread(OURS), spread(THEIRS), spread(OURS)]
+    assert table.count("p of a paired t-test") == 2
 
 
 # ---- the page -----------------------------------------------------------------------------------
@@ -129,8 +186,10 @@ def test_the_page_of_any_run_has_its_table(tmp_path):
     path = run_report.write(run)
     assert path == run / "report" / "index.html"
     page = Page(path)
-    assert page.tables == [[["metric", "mean", "std"], ["war", "0.5000", "-"]]]
-    assert page.headings == [str(run), "Metrics"] and not page.loads + page.images
+    assert page.tables[0] == [["metric", "mean", "std"], ["war", "0.5000", "-"]]
+    assert page.tables[1][-1] == ["seeds", "0"]
+    assert page.headings == [str(run), "Metrics", "Where it comes from"]
+    assert not page.loads + page.images
     assert [f.name for f in path.parent.iterdir()] == ["index.html"]
 
 
@@ -217,7 +276,7 @@ def test_the_concepts_of_a_run(tmp_path):
     # The page shows the picture that lies beside it, and the same numbers.
     assert page.images == [(run / "report" / "concepts.png").read_bytes()]
     assert page.images[0].startswith(b"\x89PNG") and not page.loads
-    _, silhouettes, counts = page.tables
+    _, silhouettes, counts, _ = page.tables
     value = embeddings.silhouettes(run / "concepts")["three"]["emotion"]["modality"]["value"]
     assert silhouettes[2][:1] == ["by modality: text, vision in three classes"]
     assert silhouettes[2][2] == f"{value:.3f}"
@@ -238,7 +297,7 @@ def test_concepts_of_seeds_and_folds(tmp_path):
     for seed in (5, 6):
         leave_concepts(run / str(seed) / "concepts", seed)
     page = Page(run_report.write(run))
-    assert page.headings[2:] == [
+    assert page.headings[2:-1] == [
         f"{what}, {seed}" for seed in (5, 6) for what in ("Shared space", "Pools of concepts")
     ]
     pictures = [(run / "report" / f"concepts-{seed}.png").read_bytes() for seed in (5, 6)]

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 DOTS = 150  # pixels an inch
-_FAINT, _CLEAR, _GRID = 0.55, 0.8, "#dddddd"
+_FAINT, _CLEAR, GRID = 0.55, 0.8, "#dddddd"
 _MARKED = 40  # more windows than this are a line without points
 _TITLE = 50  # characters of an id
 # Okabe and Ito's colours, which the colour-blind tell apart; no row of a figure repeats another's.
@@ -26,6 +26,7 @@ _COLOURS = {
     "audio": "#E69F00",
     "vision": "#009E73",
 }
+MODALITY_COLOURS = {m: _COLOURS[m] for m in ("text", "audio", "vision")}
 _SHAPES = {"text": "o", "audio": "^", "vision": "s"}
 
 
@@ -54,9 +55,9 @@ def timeline(prediction: Mapping[str, Any], classes: Sequence[str]) -> Figure:
     lines.set_xlim(starts[0], ends[-1])
     shares, winner = prediction["probability"], prediction["prediction"]
     title = f"{_short(prediction['id'])}: {winner}"
-    lines.set_title(_plain(title), loc="left", fontweight="bold")
+    lines.set_title(plain(title), loc="left", fontweight="bold")
     handles = [
-        Patch(color=colour, label=_plain(f"{name} {shares[name]:.0%}"))
+        Patch(color=colour, label=plain(f"{name} {shares[name]:.0%}"))
         for name, colour in colours.items()
     ]
     legend = figure.legend(
@@ -78,13 +79,13 @@ def bars(prediction: Mapping[str, Any]) -> Figure:
     axes = figure.subplots()
     drawn = axes.barh(range(len(names)), values, color=_colours(len(names)))
     axes.bar_label(drawn, [f"{value:.0%}" for value in values], padding=3)
-    axes.set_yticks(range(len(names)), [_plain(name) for name in names])
+    axes.set_yticks(range(len(names)), [plain(name) for name in names])
     axes.invert_yaxis()
     axes.set_xlim(0, 1.1)
     axes.set_xlabel("probability")
     axes.spines[["top", "right"]].set_visible(False)
     title = f"{_short(prediction['id'])}: {prediction['prediction']}"
-    axes.set_title(_plain(title), loc="left", fontweight="bold")
+    axes.set_title(plain(title), loc="left", fontweight="bold")
     return figure
 
 
@@ -121,7 +122,7 @@ def clouds(
                 axes.scatter(*xy[own].T, c=colour, alpha=_CLEAR, **style)
             axes.set_title(f"{column}\n" * (i == 0) + titles[column, what], fontsize=11)
             axes.set(xticks=[], yticks=[])
-            axes.spines[:].set_color(_GRID)
+            axes.spines[:].set_color(GRID)
         row[0].set_ylabel(f"coloured by {what}", fontsize=11)
         row[-1].legend(
             handles=_keys(names, shapes),
@@ -168,7 +169,7 @@ def _lines(
         )
     axes.set_ylim(0, 1)
     axes.set_ylabel("probability")
-    axes.grid(color=_GRID)
+    axes.grid(color=GRID)
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -199,6 +200,6 @@ def _short(name: str) -> str:
     return name if len(name) <= _TITLE else f"{name[:half]}…{name[-half:]}"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Returns text in which Matplotlib sees no formula, and no bytes that are no text."""
     return text.encode("utf-8", "replace").decode().replace("$", r"\$")

@@ -3,8 +3,11 @@
 import base64
 import dataclasses
 import html
+import io
 from collections.abc import Sequence
 from pathlib import Path
+
+from matplotlib.figure import Figure
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
@@ -21,6 +24,9 @@ th, td { padding: .25rem .9rem; text-align: right; border-bottom: 1px solid #ddd
 th { border-bottom: 2px solid #888; }
 th:first-child, td:first-child { text-align: left; }
 tbody tr:nth-child(even) { background: #f5f5f5; }
+.headline { margin: .5rem 0; max-width: none; }
+.headline b { font-size: 2.4rem; margin-right: .6rem; }
+pre { overflow-x: auto; font-size: 13px; background: #f5f5f5; padding: .75rem; }
 """
 
 
@@ -77,8 +83,37 @@ def image(path: Path, says: str) -> str:
       path: of the PNG.
       says: what it shows, for those who do not see it.
     """
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="{html.escape(says)}">'
+    return _inline(path.read_bytes(), "png", says)
+
+
+def figure(drawn: Figure, says: str) -> str:
+    """Returns a figure that is part of the page, sharp at any size.
+
+    Args:
+      drawn: the figure.
+      says: what it shows, for those who do not see it.
+    """
+    data = io.BytesIO()
+    # Without a date, so that the same run has the same page.
+    drawn.savefig(data, format="svg", metadata={"Date": None})
+    return f"<p class=headline>{_inline(data.getvalue(), 'svg+xml', says)}</p>"
+
+
+def headline(value: str, says: str) -> str:
+    """Returns a large number and what it is."""
+    return f"<p class=headline><b>{html.escape(value)}</b>{html.escape(says)}</p>"
+
+
+def folded(title: str, text: str) -> str:
+    """Returns text that is shown when its title is clicked."""
+    return (
+        f"<details><summary>{html.escape(title)}</summary><pre>{html.escape(text)}</pre></details>"
+    )
+
+
+def _inline(data: bytes, kind: str, says: str) -> str:
+    coded = base64.b64encode(data).decode()
+    return f'<img src="data:image/{kind};base64,{coded}" alt="{html.escape(says)}">'
 
 
 def page(title: str, parts: Sequence[str]) -> str:

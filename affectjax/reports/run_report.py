@@ -9,13 +9,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+from absl import logging
+
 from affectjax import metrics
+from affectjax.data.batches import saved_inputs
 from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
-from affectjax.reports import html
+from affectjax.reports import compared, html, run_page
 from affectjax.reports.html import Table
 from affectjax.runtime import configs
 from affectjax.runtime.workdir import Workdir, write_json
+from affectjax.tasks import base
 from affectjax.tasks.supramodal import concept_bank
 from affectjax.training import baselines, folds
 
@@ -153,18 +158,30 @@ def missing_table(workdir: str | Path, split: str = "test") -> Table | None:
     content = _load(workdir, "missing") if file.is_file() else {"split": None}
     if content["split"] != split:
         return None
-    subsets = content["subsets"]
-    summary = {
-        shown: metrics.over_seeds(list(_per_run(own, workdir)[1].values()))
-        for shown, own in subsets.items()
-    }
-    known = next(iter(summary.values()))["mean"]
-    judged = (names for names in metrics.MAIN.values() if set(names) <= set(known))
-    names = next(judged, tuple(known)[:5])  # a task of others may have metrics of its own
-    ordered = sorted(summary, key=lambda shown: -shown.count("+"))
+    summary, names = _subsets(workdir)
+    ordered = list(summary)
     cell = lambda own, name: _with_deviation(*(_number(own[k][name]) for k in ("mean", "std")))  # noqa: E731
     rows = [(shown, *(cell(summary[shown], name) for name in names)) for shown in ordered]
     return Table(f"{workdir}, {split}, what the model is shown", ("shown", *names), rows)
+
+
+def _subsets(workdir: str | Path) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+    """Returns mean and deviation of the metrics by subset, largest first, and the main metrics."""
+    subsets = _load(workdir, "missing")["subsets"]
+    summary = {
+        shown: metrics.over_seeds(list(_per_run(subsets[shown], workdir)[1].values()))
+        for shown in sorted(subsets, key=lambda shown: -shown.count("+"))
+    }
+    known = next(iter(summary.values()))["mean"]
+    judged = (names for names in metrics.MAIN.values() if set(names) <= set(known))
+    # A task of others may have metrics of its own.
+    return summary, next(judged, tuple(known)[:5])
+
+
+def _by_subset(workdir: str | Path) -> tuple[dict[str, tuple[float, float]], str]:
+    """Returns by subset mean and deviation of the first main metric, and its name."""
+    summary, (name, *_) = _subsets(workdir)
+    return {shown: (own["mean"][name], own["std"][name]) for shown, own in summary.items()}, name
 
 
 def _with_deviation(mean: str, std: str) -> str:
@@ -172,35 +189,60 @@ def _with_deviation(mean: str, std: str) -> str:
     return mean if std == "-" else f"{mean} ± {std}"
 
 
-def comparison(workdir: str | Path, against: str | Path, split: str = "test") -> str:
-    """Returns a table of both runs with a paired t-test a metric, over the seeds or folds of both.
+def comparison(
+    workdir: str | Path, against: str | Path | Sequence[str | Path], split: str = "test"
+) -> str:
+    """Returns tables of runs side by side, and of a run against each of the others.
+
+    Over the seeds or folds that both have stands a paired t-test a metric; over the examples of
+    both the bootstrap of the difference, and where they are classes McNemar's test.
 
     Args:
       workdir: of a run.
-      against: of the other one.
+      against: of the other one, or of several.
       split: as in eval/<split>.json.
 
     Raises:
-      InputError: an evaluation is not there, one run has seeds and the other folds, or fewer than
-        two stand in both.
+      InputError: an evaluation is not there, or two runs have nothing that makes pairs.
 
     Source: Tables 2 to 4 of the MCR paper.
     """
-    return _comparison(workdir, against, split).markdown()
+    return "\n\n".join(table.markdown() for table in _comparisons(workdir, against, split))
 
 
-def _comparison(workdir: str | Path, against: str | Path, split: str) -> Table:
+def _comparisons(
+    workdir: str | Path, against: str | Path | Sequence[str | Path], split: str
+) -> list[Table]:
+    others = [against] if isinstance(against, str | Path) else list(against)
+    tables = [_side_by_side([workdir, *others], split)] if len(others) > 1 else []
+    for other in others:
+        found = [_paired(workdir, other, split), compared.examples(workdir, other, split)]
+        if not any(found):
+            (kind, ours), (other_kind, theirs) = read(workdir, split), read(other, split)
+            raise InputError(
+                f"nothing makes pairs of {workdir}, with {kind} {', '.join(ours)}, and {other}, "
+                f"with {other_kind} {', '.join(theirs)}: a paired t-test needs two seeds or folds "
+                f"that both have, other tests the same examples in eval/{split}.csv"
+            )
+        tables += filter(None, found)
+    return tables
+
+
+def _side_by_side(workdirs: Sequence[str | Path], split: str) -> Table:
+    """Returns a column a run: mean, and deviation over its seeds or folds."""
+    each = [list(read(workdir, split)[1].values()) for workdir in workdirs]
+    names = dict.fromkeys(name for runs in each for run in runs for name in run)
+    cell = lambda runs, name: _spread([run[name] for run in runs]) if name in runs[0] else ""  # noqa: E731
+    rows = [(name, *(cell(runs, name) for runs in each)) for name in names]
+    return Table(f"{split}, side by side", ("metric", *map(str, workdirs)), rows)
+
+
+def _paired(workdir: str | Path, against: str | Path, split: str) -> Table | None:
+    """Returns a t-test a metric; None where the runs share fewer than two seeds or folds."""
     (kind, ours), (other, theirs) = read(workdir, split), read(against, split)
-    if kind != other:
-        raise InputError(
-            f"a paired t-test needs pairs, but {workdir} has {kind} and {against} has {other}"
-        )
     shared = [name for name in ours if name in theirs]
-    if len(shared) < 2:
-        raise InputError(
-            f"a paired t-test needs two {kind} or more in both runs; {workdir} has "
-            f"{', '.join(ours)} and {against} has {', '.join(theirs)}"
-        )
+    if kind != other or len(shared) < 2:
+        return None
     rows = []
     for name in (n for n in ours[shared[0]] if n in theirs[shared[0]]):
         a, b = ([run[key][name] for key in shared] for run in (ours, theirs))
@@ -212,11 +254,38 @@ def _comparison(workdir: str | Path, against: str | Path, split: str) -> Table:
 
 def _spread(values: Sequence[float]) -> str:
     summary: Mapping[str, Any] = metrics.over_seeds([{"x": v} for v in values])
-    return f"{_number(summary['mean']['x'])} ± {_number(summary['std']['x'])}"
+    return _with_deviation(*(_number(summary[key]["x"]) for key in ("mean", "std")))
 
 
 def _number(value: float | None, digits: int = 4) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def last_words(workdir: str | Path, result: Mapping[str, Any]) -> list[str]:
+    """Returns the lines that a training ends with: how good it is, the page, and what to type next.
+
+    The first process of a run writes the page; where that fails a warning says so, and the run is
+    as good as before.
+
+    Args:
+      workdir: of a finished run.
+      result: of eval/test.json.
+    """
+    lines = [metrics.line(result)]
+    for standing in baselines.standings(workdir):
+        lines += standing.lines()
+    if jax.process_index() == 0:
+        try:
+            lines.append(f"page: {write(workdir)}")
+        except InputError as error:
+            logging.warning("no page: %s", error)
+    if base.MAIN not in base.evaluated_data_sets(Workdir(workdir).config()):
+        return lines
+    inputs = saved_inputs.load(run_page.folders(workdir)[0])
+    features = {kind.kind for kind in inputs.kinds.values()} == {"features"}
+    what = "FOLDER_OF_FEATURES" if features else "CLIP"
+    lines += ["next:", f"  affectjax predict {what} --checkpoint={workdir}"]
+    return [*lines, f"  affectjax report --workdir={workdir} --against=ANOTHER_RUN"]
 
 
 # ---- concepts -----------------------------------------------------------------------------------
@@ -309,29 +378,42 @@ def _pool_table(pools: Mapping[str, Any]) -> Table:
 # ---- the page -----------------------------------------------------------------------------------
 
 
-def write(workdir: str | Path, split: str = "test", against: str | Path | None = None) -> Path:
+def write(
+    workdir: str | Path,
+    split: str = "test",
+    against: str | Path | Sequence[str | Path] | None = None,
+) -> Path:
     """Writes report/ of a run, and returns the path of its page.
 
     Args:
       workdir: of a finished run.
       split: as in eval/<split>.json.
-      against: another run, for a paired t-test.
+      against: another run or several, see `comparison`.
 
     Raises:
       InputError: see `table`, `comparison` and `describe_concepts`; or nothing can be written.
     """
     folder = Path(workdir) / "report"
-    parts = [html.heading("Metrics"), _by_data_set(workdir, split).html()]
-    standing = standing_tables(workdir, split)
-    if standing:
+    result, standings = _load(workdir, split), baselines.standings(workdir, split)
+    _, each = _per_run(result, workdir)
+    known = next(iter(each.values()))
+    judged = next((n for names in metrics.MAIN.values() for n in names if n in known), None)
+    parts = run_page.headline(standings, result)
+    parts += [html.heading("Metrics"), _by_data_set(workdir, split).html()]
+    if standings:
         parts += [html.heading("Against simple baselines"), html.paragraph(_ABOUT_BASELINES)]
-        parts += [own.html() for own in standing]
+        parts += [own.html() for own in standing_tables(workdir, split)]
     shown = missing_table(workdir, split)
     if shown:
         parts += [html.heading("When modalities are missing"), shown.html()]
+        values, name = _by_subset(workdir)
+        parts += [run_page.subsets(values, name)]
+    parts += run_page.curves(workdir, judged)
+    parts += run_page.errors(workdir, split, result)
+    parts += run_page.prompts(workdir)
     if against:
-        compared = _comparison(workdir, against, split)
-        parts += [html.heading("Against another run"), compared.html()]
+        tables = _comparisons(workdir, against, split)
+        parts += [html.heading("Against other runs"), *(table.html() for table in tables)]
     try:
         folder.mkdir(exist_ok=True)
         for name, place in concept_folders(workdir).items():
@@ -339,6 +421,7 @@ def write(workdir: str | Path, split: str = "test", against: str | Path | None =
             found = describe_concepts(place, folder / f"{stem}.png")
             write_json(folder / f"{stem}.json", found)
             parts += _concept_parts(name, found, folder / f"{stem}.png")
+        parts += run_page.origin(workdir)
         path = folder / "index.html"
         path.write_text(html.page(str(workdir), parts), encoding="utf-8")
     except OSError as error:

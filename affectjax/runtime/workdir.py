@@ -15,6 +15,7 @@ import json
 import math
 import os
 import subprocess
+import sys
 import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -132,7 +133,7 @@ def _is_longer(ours: Mapping[str, Any], before: Mapping[str, Any], key: str) -> 
 
 
 def _provenance() -> dict[str, Any]:
-    """Returns versions, git revision (None outside a checkout) and devices."""
+    """Returns the command, versions, git revision (None outside a checkout) and devices."""
     here = Path(__file__).parent
     git = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=40"],
@@ -142,10 +143,20 @@ def _provenance() -> dict[str, Any]:
         check=False,
     )
     return {
+        "command": _command(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "git": git.stdout.strip() if git.returncode == 0 else None,
         "devices": [str(d) for d in jax.devices()],
     }
+
+
+def _command() -> list[str] | None:
+    """Returns the words of the command that trains, None where it is no app of ours."""
+    program, *arguments = sys.argv
+    path = Path(program)
+    if path.parent != Path(__file__).parents[1]:
+        return None
+    return ["python", "-m", f"affectjax.{path.stem}", *arguments]
 
 
 def write_json(path: Path, value: Any) -> None:

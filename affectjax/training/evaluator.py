@@ -358,20 +358,20 @@ def evaluate(path: str | Path, overrides: Mapping[str, Any] | None = None) -> di
     if folds.fold_names(config):
         run_config.join(run_config.override(config, overrides or {}))
         again = lambda _, folder: evaluate(folder, overrides)  # noqa: E731
-        return folds.run_each(config, path, again, _stem(config, overrides or {}))
+        return folds.run_each(config, path, again, stem(config, overrides or {}))
     workdir, config, datasets, task, engine = open_run(path, overrides or {})
     seeds = configs.seeds(config)
     model = load_best(workdir, task, {n: d.inputs for n, d in datasets.items()}, seeds)
     split, size = config["data"]["split"], config["train"]["eval_batch_size"]
     evaluator = Evaluator(task, datasets, engine, seeds, size)
-    stem = _stem(workdir.config(), overrides or {})
+    name = stem(workdir.config(), overrides or {})
     model = engine.replicate(model, models=True)
-    result = evaluator.write_results(workdir, model, tuple(datasets), split, stem)
-    logging.info("%s: %s", split, workdir.path / "eval" / f"{stem}.json")
+    result = evaluator.write_results(workdir, model, tuple(datasets), split, name)
+    logging.info("%s: %s", split, workdir.path / "eval" / f"{name}.json")
     return result
 
 
-def _stem(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:
+def stem(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:
     """Returns the stem of the files of an evaluation: the split, of another data set its name too.
 
     So what a run is on other data does not take the place of what it is on its own.
