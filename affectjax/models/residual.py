@@ -112,7 +112,9 @@ class MelResNet(nn.Module):
     """A log-mel spectrogram to one feature: the trunk, attention over time, mean and deviation.
 
     Each band of a sound has mean 0 and deviation 1 over its time, which takes away much of the
-    voice and of the microphone. Steps after the end of the sound are masked at every layer.
+    voice and of the microphone. What that was, the long-term average spectrum around its mean and
+    the deviation of each band, joins what comes out of the trunk: effort and tension of a voice are
+    in it, its loudness is not. Steps after the end of the sound are masked at every layer.
 
     Attributes:
       channels: see `Trunk`.
@@ -121,6 +123,7 @@ class MelResNet(nn.Module):
       dropout: rate, of the steps and before the projection.
       silence: decibels under the loudest frame of a sound; quieter ones before and after all
         louder ones are cut. 0 for none.
+      steps: the most frames, of 10 ms, that are heard after that; 0 for all.
       speed: in training, the most that the speed differs from 1.
       changes: of the spectrogram in training, arguments of `ops.augment.mask_spectrogram`.
       axis_name: see `Dropout`.
@@ -134,6 +137,7 @@ class MelResNet(nn.Module):
     hidden: int = 128
     dropout: float = 0.0
     silence: float = 30.0
+    steps: int = 0
     speed: float = 0.0
     changes: Mapping[str, float] = FrozenDict()
     axis_name: str | None = None
@@ -144,9 +148,12 @@ class MelResNet(nn.Module):
         loud, mask = mel.house_spectrogram(x, mask)
         if self.silence:
             loud, mask = mel.cut_silence(loud, mask, self.silence)
+        if self.steps:
+            loud, mask = loud[:, : self.steps], mask[:, : self.steps]
         if train and self.speed:
             key = self.make_rng("dropout")
             loud, mask = augment.change_speed(loud, mask, key, self.axis_name, self.speed)
+        spectrum = _average_spectrum(loud, mask)
         x = masking.standardized(loud, mask)
         if train and any(self.changes.values()):
             key = self.make_rng("dropout")
@@ -162,6 +169,21 @@ class MelResNet(nn.Module):
         mean = (share * x).sum(1)
         deviation = jnp.sqrt((share * jnp.square(x - mean[:, None])).sum(1) + 1e-6)
         x = Dropout(self.dropout, self.axis_name)(
-            jnp.concatenate([mean, deviation], axis=-1), train=train
+            jnp.concatenate([mean, deviation, spectrum], axis=-1), train=train
         )
         return nn.Dense(self.projection, name="project")(x)
+
+
+def _average_spectrum(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns `[B, 2 M]`, about 1 in size: mean of each band around that of all, and deviation.
+
+    Args:
+      x: `[B, T, M]` in decibels.
+      mask: `[B, T]`, the frames that count.
+    """
+    mean = masking.masked_mean(x, mask)
+    apart = jnp.square(x - mean[:, None])
+    deviation = jnp.sqrt(masking.masked_mean(apart, mask) + 1e-3)
+    tilt = mean - mean.mean(-1, keepdims=True)
+    # Speech has deviations of about 10 dB.
+    return jnp.concatenate([tilt / 10, (deviation - 10) / 4], axis=-1)

@@ -144,6 +144,11 @@ class UMBEnet(nn.Module):
       pool_size, prompt_tokens, inherent_tokens, top_k, query_map, usage_penalty: see `Pool`.
       gate_hidden: see `SparseFusion`.
       logit_scale: of the cosines.
+      center_classes: take the mean over the classes from the class features. A text tower that
+        nobody has trained gives all classes nearly one feature, and so one gradient.
+      evidence: add to the logits a linear map of each feature that is shown: log-probabilities of
+        modalities that are independent given the class add up, and each tower has a gradient that
+        no other tower stands in the way of.
       dropout: in the transformers that are not towers, and on features.
       skip_absent: do not run an encoder where no example of the batch on this device has the
         modality.
@@ -171,6 +176,8 @@ class UMBEnet(nn.Module):
     usage_penalty: float = 0.0
     gate_hidden: int = 128
     logit_scale: float = 100.0
+    center_classes: bool = False
+    evidence: bool = False
     dropout: float = 0.0
     skip_absent: bool = True
     axis_name: str | None = None
@@ -223,6 +230,8 @@ class UMBEnet(nn.Module):
             axis_name=self.axis_name,
         )
         self.sparse = SparseFusion(self.gate_hidden)
+        classes = len(self.class_tokens)
+        self.of_feature = {m: nn.Dense(classes, name=f"{m}_evidence") for m in self.modalities}
         self.inherent = self.param("inherent", small, (self.inherent_tokens, self.text["width"]))
 
     def __call__(
@@ -246,14 +255,17 @@ class UMBEnet(nn.Module):
         present = jnp.stack([batch["present"][m] for m in self.modalities], axis=1)
         features = {m: self._feature(m, batch, train) for m in self.modalities}
         shown = batch.get("shown", present)
-        fused = self.fusion(
-            jnp.stack([features[m] for m in self.modalities], axis=1), shown, train=train
-        )
+        stacked = jnp.stack([features[m] for m in self.modalities], axis=1)
+        fused = self.fusion(stacked, shown, train=train)
         weight = batch.get("weight", jnp.ones(len(present)))
         found = self.pool(fused, shown, weight, train=train)
         merged, gates, l1 = self.sparse(found["values"])
         classes = normalize(self._classes(merged))
+        if self.center_classes:
+            classes = normalize(classes - classes.mean(1, keepdims=True))
         logits = self.logit_scale * jnp.einsum("bd,bcd->bc", fused, classes)
+        if self.evidence:
+            logits += self._evidence(stacked, shown[:, None])[:, 0]
         out = {f"feature/{m}": feature for m, feature in features.items()}
         return logits, out | {
             "fused": fused,
@@ -283,7 +295,17 @@ class UMBEnet(nn.Module):
         tokens = repeat(features, "b m d -> (b s) m d", s=subsets)
         fused = self.fusion(tokens, rearrange(shown, "b s m -> (b s) m"), train=train)
         fused = rearrange(fused, "(b s) d -> b s d", s=subsets)
-        return self.logit_scale * jnp.einsum("bsd,bcd->bsc", fused, classes)
+        logits = self.logit_scale * jnp.einsum("bsd,bcd->bsc", fused, classes)
+        return logits + self._evidence(features, shown) if self.evidence else logits
+
+    def _evidence(self, features: jax.Array, shown: jax.Array) -> jax.Array:
+        """Returns the logits `[B, S, C]` of features `[B, M, D]`, added where `shown` `[B, S, M]`.
+
+        Source: Hinton 2002, "Training Products of Experts by Minimizing Contrastive Divergence",
+        of the sum of logits.
+        """
+        each = [self.of_feature[m](features[:, i]) for i, m in enumerate(self.modalities)]
+        return jnp.einsum("bsm,bmc->bsc", shown.astype(jnp.float32), jnp.stack(each, axis=1))
 
     def _classes(self, merged: jax.Array) -> jax.Array:
         """Returns `[B, C, D]`: the text tower on `[SOS][P'][inherent][class]`.

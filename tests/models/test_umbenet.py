@@ -385,6 +385,41 @@ def test_network_of_features_equals_loops(query_map):
         np.testing.assert_allclose(out[f"feature/{m}"][b], theirs, atol=1e-4)
 
 
+def test_centred_classes_and_evidence_equal_loops():
+    plain = features_net(2)
+    params, pool = weights(plain, sequences)
+    net = plain.clone(center_classes=True, evidence=True)
+    params = weights(net, sequences)[0] | params
+    batch = sequences()
+    shown = np.array(list(itertools.product([False, True], repeat=3)))[: B - B // 2]
+    shown = np.concatenate([shown, PRESENT[len(shown) :]])
+    batch["shown"] = shown & PRESENT
+    _, before = evaluate(plain)(params, pool, batch)
+    logits, out = evaluate(net)(params, pool, batch)
+    p = wide(params)
+    for b in range(B):
+        classes = np.asarray(before["class_feature"][b], np.float64)
+        classes = classes - classes.mean(0)
+        classes /= np.linalg.norm(classes, axis=-1, keepdims=True)
+        np.testing.assert_allclose(out["class_feature"][b], classes, atol=1e-4)
+        expected = net.logit_scale * classes @ np.asarray(out["fused"][b], np.float64)
+        for m, there in zip(MODALITIES, batch["shown"][b], strict=True):
+            if there:
+                expected += ref.dense(np.float64(out[f"feature/{m}"][b]), p[f"{m}_evidence"])
+        np.testing.assert_allclose(logits[b], expected, atol=1e-3)
+    # Subsets that are asked for apart are those that are shown.
+    features = np.stack([out[f"feature/{m}"] for m in MODALITIES], axis=1)
+    again = net.apply(
+        {"params": params},
+        features,
+        batch["shown"][:, None],
+        out["class_feature"],
+        train=False,
+        method="of_subsets",
+    )
+    np.testing.assert_allclose(again[:, 0], logits, atol=1e-4)
+
+
 def test_each_frame_is_one_image_to_the_conv_tower():
     tower = functools.partial(ImageConv, channels=(4, 5), projection=D, name="image_tower")
     net = NET.clone(
