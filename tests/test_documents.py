@@ -14,6 +14,7 @@ from affectjax.data.media import codec
 from affectjax.data.prepare import prepared
 from affectjax.data.prepare.clip_storage import Storage
 from affectjax.data.raw import sets
+from affectjax.runtime import app
 from affectjax.training import run_config
 
 FILES = (*PAGES, *sorted((ROOT / "configs").glob("*.py")))
@@ -50,7 +51,9 @@ def flags_of(module):
 
 def resolved(words, monkeypatch):
     """Returns the whole config of a training command, as `affectjax.main` makes it."""
-    command = ["main", *(word for word in words if word.startswith("--config"))]
+    command = app.with_config_found(
+        ["main", *(word for word in words if word.startswith("--config"))]
+    )
     monkeypatch.setattr(sys, "argv", command)  # the keys of a config are looked for there
     values = flags.FlagValues()
     config = config_flags.DEFINE_config_file(
@@ -67,14 +70,17 @@ def test_the_commands_are_right(file, mypackage, monkeypatch):
     for module, *words in commands(text_of(file)):
         if "--" in words:  # what follows is of another command
             words = words[: words.index("--")]
+        if module == "affectjax.predict" and words[0][:2] != "--":
+            words = words[1:]  # its input
         names = {word[2:].partition("=")[0]: word.partition("=")[2] for word in words}
         assert all(word.startswith("--") for word in words), (module, words)
         known = flags_of(module) | {"help"}
         for name in names:
             assert name.removeprefix("no") in known or name in known or name[:7] == "config.", name
         if module == "affectjax.main":
-            assert names["workdir"]
-            resolved(words, monkeypatch)
+            assert "help" in names or names["workdir"]
+            if "config" in names:
+                resolved(words, monkeypatch)
         if "dataset" in names:
             sets.get(names["dataset"])
 
@@ -91,10 +97,15 @@ def test_a_command_in_several_lines_is_one():
     python -m some.module --a="(1, 2)" \\
         --d=3 $X  # said beside
     and `python -m another` in a line
+
+    affectjax eval --workdir=W
+    `affectjax train` and `affectjax predict a.mp4 --checkpoint=W`
     """
     assert list(commands(text)) == [
         ["some.module", "--a=(1, 2)", "--d=3", "--b=1", "--c=2"],
         ["another"],
+        ["affectjax.main", "--mode=eval", "--workdir=W"],
+        ["affectjax.predict", "a.mp4", "--checkpoint=W"],
     ]
 
 

@@ -17,8 +17,10 @@ from jax import lax
 
 from affectjax.errors import InputError
 from affectjax.models.clip import TextTower, check_heads
+from affectjax.models.coincidence import Coincidence
 from affectjax.models.encoders import FrameHead, LayerSum, encode, encode_frames
-from affectjax.ops import masking, prompts
+from affectjax.models.layers import Dropout
+from affectjax.ops import masking, mel, prompts
 
 POOL = "pool"
 QUERY_MAPS = ("identity", "linear", "mlp")
@@ -124,6 +126,57 @@ class SparseFusion(nn.Module):
         return prompts.sparse_fuse(values, gates), gates, prompts.l1(w1)
 
 
+class Moments(nn.Module):
+    """What is said at the moments that stand out in voice and face, as evidence for the classes.
+
+    Words are token embeddings or encoded states; a voice is its mel spectrogram, four frames of 10
+    ms in one; a face is what little is left of each frame on a grid of 8 x 8. See `Coincidence`.
+
+    Attributes:
+      classes: C.
+      heads: of the moments.
+      width: of each head's words.
+      dropout: rate, see `Coincidence`.
+      axis_name: see `Dropout`.
+    """
+
+    classes: int
+    heads: int
+    width: int = 32
+    dropout: float = 0.0
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(
+        self,
+        words: jax.Array,
+        words_mask: jax.Array,
+        sources: Mapping[str, jax.Array],
+        masks: Mapping[str, jax.Array],
+        *,
+        train: bool,
+    ) -> dict[str, jax.Array]:
+        """Returns by source the logits `[B, C]` of the words at its moments.
+
+        Args:
+          words: `[B, Tt, D]`.
+          words_mask: `[B, Tt]`.
+          sources: by modality `[B, Ts, D_m]`.
+          masks: by modality `[B, Ts]`.
+          train: whether to drop.
+        """
+        rates = (self.dropout, self.axis_name)
+        unit = Coincidence(self.width, self.heads, *rates, name="coincide")
+        found, _ = unit(words, words_mask, dict(sources), dict(masks), train=train)
+        found = Dropout(*rates)(found, train=train)
+        parts = jnp.split(found, len(sources), axis=-1)
+        zeros = nn.initializers.zeros
+        return {
+            m: nn.Dense(self.classes, kernel_init=zeros, name=f"of_{m}")(part)
+            for m, part in zip(sources, parts, strict=True)
+        }
+
+
 class UMBEnet(nn.Module):
     """The whole network.
 
@@ -149,6 +202,8 @@ class UMBEnet(nn.Module):
       evidence: add to the logits a linear map of each feature that is shown: log-probabilities of
         modalities that are independent given the class add up, and each tower has a gradient that
         no other tower stands in the way of.
+      moments: with `evidence`, heads of the words at the moments that stand out in voice and face,
+        see `Moments`; 0 for none.
       dropout: in the transformers that are not towers, and on features.
       skip_absent: do not run an encoder where no example of the batch on this device has the
         modality.
@@ -178,6 +233,7 @@ class UMBEnet(nn.Module):
     logit_scale: float = 100.0
     center_classes: bool = False
     evidence: bool = False
+    moments: int = 0
     dropout: float = 0.0
     skip_absent: bool = True
     axis_name: str | None = None
@@ -187,6 +243,8 @@ class UMBEnet(nn.Module):
             raise ValueError(f"fusion_layers is {self.fusion_layers}; allowed: 1 or more")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; allowed: from 0 to below 1")
+        if self.moments < 0 or (self.moments and not self.evidence):
+            raise ValueError(f"moments is {self.moments}; allowed: 0, or more with evidence")
         super().__post_init__()
 
     @property
@@ -232,6 +290,7 @@ class UMBEnet(nn.Module):
         self.sparse = SparseFusion(self.gate_hidden)
         classes = len(self.class_tokens)
         self.of_feature = {m: nn.Dense(classes, name=f"{m}_evidence") for m in self.modalities}
+        self.of_moments = Moments(classes, self.moments, **common)
         self.inherent = self.param("inherent", small, (self.inherent_tokens, self.text["width"]))
 
     def __call__(
@@ -250,7 +309,7 @@ class UMBEnet(nn.Module):
         Returns:
           The logits, and `feature/<modality>` `[B, D]`, `fused` `[B, D]`, `prompt_index` and
           `prompt_similarity` `[B, k]`, `gates` `[B, k, L, 1]`, `class_feature` `[B, C, D]`,
-          `pull` `[B]`, `l1` scalar.
+          `pull` `[B]`, `l1` scalar, and `evidence` `[B, M, M, C]` where there is any, see `weigh`.
         """
         present = jnp.stack([batch["present"][m] for m in self.modalities], axis=1)
         features = {m: self._feature(m, batch, train) for m in self.modalities}
@@ -264,8 +323,9 @@ class UMBEnet(nn.Module):
         if self.center_classes:
             classes = normalize(classes - classes.mean(1, keepdims=True))
         logits = self.logit_scale * jnp.einsum("bd,bcd->bc", fused, classes)
-        if self.evidence:
-            logits += self._evidence(stacked, shown[:, None])[:, 0]
+        evidence = self._evidence(stacked, batch, train=train) if self.evidence else None
+        if evidence is not None:
+            logits += weigh(evidence, shown[:, None])[:, 0]
         out = {f"feature/{m}": feature for m, feature in features.items()}
         return logits, out | {
             "fused": fused,
@@ -275,10 +335,17 @@ class UMBEnet(nn.Module):
             "class_feature": classes,
             "pull": found["pull"],
             "l1": l1,
+            **({} if evidence is None else {"evidence": evidence}),
         }
 
     def of_subsets(
-        self, features: jax.Array, shown: jax.Array, classes: jax.Array, *, train: bool
+        self,
+        features: jax.Array,
+        shown: jax.Array,
+        classes: jax.Array,
+        evidence: jax.Array | None = None,
+        *,
+        train: bool,
     ) -> jax.Array:
         """Returns the logits `[B, S, C]` as if an example had some of its modalities alone.
 
@@ -289,6 +356,7 @@ class UMBEnet(nn.Module):
           features: `[B, M, D]`, of the modalities.
           shown: `[B, S, M]` bool, which modalities each of S subsets has.
           classes: `[B, C, D]`, `class_feature` of the call that gave the features.
+          evidence: of that call, None where it has none.
           train: whether to drop.
         """
         subsets = shown.shape[1]
@@ -296,16 +364,52 @@ class UMBEnet(nn.Module):
         fused = self.fusion(tokens, rearrange(shown, "b s m -> (b s) m"), train=train)
         fused = rearrange(fused, "(b s) d -> b s d", s=subsets)
         logits = self.logit_scale * jnp.einsum("bsd,bcd->bsc", fused, classes)
-        return logits + self._evidence(features, shown) if self.evidence else logits
+        return logits if evidence is None else logits + weigh(evidence, shown)
 
-    def _evidence(self, features: jax.Array, shown: jax.Array) -> jax.Array:
-        """Returns the logits `[B, S, C]` of features `[B, M, D]`, added where `shown` `[B, S, M]`.
+    def _evidence(self, features: jax.Array, batch: Mapping[str, Any], *, train: bool) -> jax.Array:
+        """Returns `[B, M, M, C]` for `weigh`: of each modality, and of words at moments of others.
 
         Source: Hinton 2002, "Training Products of Experts by Minimizing Contrastive Divergence",
         of the sum of logits.
         """
-        each = [self.of_feature[m](features[:, i]) for i, m in enumerate(self.modalities)]
-        return jnp.einsum("bsm,bmc->bsc", shown.astype(jnp.float32), jnp.stack(each, axis=1))
+        single = [self.of_feature[m](features[:, i]) for i, m in enumerate(self.modalities)]
+        own = jnp.stack(single, axis=1)
+        pairs = own[:, :, None] * jnp.eye(len(self.modalities))[:, :, None]
+        if not self.moments or "text" not in self.modalities:
+            return pairs
+        steps = {m: self._steps(m, batch) for m in self.modalities}
+        words, words_mask = steps.pop("text") or (None, None)
+        sources = {m: found for m, found in steps.items() if found is not None}
+        if words is None or not sources:
+            return pairs
+        seen = {m: x for m, (x, _) in sources.items()}
+        masks = {m: mask for m, (_, mask) in sources.items()}
+        found = self.of_moments(words, words_mask, seen, masks, train=train)
+        text = self.modalities.index("text")
+        for m, logits in found.items():
+            there = words_mask.any(-1) & masks[m].any(-1)
+            logits = jnp.where(there[:, None], logits, 0)
+            pairs = pairs.at[:, text, self.modalities.index(m)].set(logits)
+        return pairs
+
+    def _steps(self, m: str, batch: Mapping[str, Any]) -> tuple[jax.Array, jax.Array] | None:
+        """Returns `[B, T, D]` of a modality in time and its mask; None where it has no time."""
+        x, mask = batch[m]["x"], batch[m]["mask"] & batch["present"][m][:, None]
+        if m == "text" and jnp.issubdtype(x.dtype, jnp.integer):
+            if self.towers.get("text") is not None:  # tokens of another tower's words
+                return None
+            # Neither start nor end is a word.
+            place = jnp.cumsum(mask, axis=1)
+            mask &= (place > 1) & (place < mask.sum(1, keepdims=True))
+            return self.text_tower.embed(x), mask
+        if m == "audio" and x.ndim == 2:
+            loud, mask = mel.house_spectrogram(x, mask)
+            loud = masking.zero_masked(loud, mask)
+            return _merged(loud, mask, 4)
+        if m == "vision" and x.ndim == 5:
+            return _small(x, 8) / 64, mask
+        # Features of a sequence; of a layer each they have no time.
+        return (x.astype(jnp.float32), mask) if self.encoders.get(m) is not None else None
 
     def _classes(self, merged: jax.Array) -> jax.Array:
         """Returns `[B, C, D]`: the text tower on `[SOS][P'][inherent][class]`.
@@ -375,3 +479,33 @@ def pad_tokens(rows: tuple[tuple[int, ...], ...]) -> tuple[np.ndarray, np.ndarra
     tokens = np.array([[*row, *[0] * (longest - len(row))] for row in rows], np.int32)
     mask = np.array([[i < len(row) for i in range(longest)] for row in rows])
     return tokens, mask
+
+
+def weigh(evidence: jax.Array, shown: jax.Array) -> jax.Array:
+    """Returns the logits `[B, S, C]` of the evidence for which all that it needs is shown.
+
+    Args:
+      evidence: `[B, M, M, C]`: on the diagonal that of each modality alone, elsewhere that of two.
+      shown: `[B, S, M]` bool.
+    """
+    there = shown.astype(jnp.float32)
+    return jnp.einsum("bsm,bsn,bmnc->bsc", there, there, evidence)
+
+
+def _merged(x: jax.Array, mask: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """Returns `[B, T / count, D]`, the means of neighbouring steps in tens, and their mask."""
+    more = -x.shape[1] % count
+    x, mask = jnp.pad(x, ((0, 0), (0, more), (0, 0))), jnp.pad(mask, ((0, 0), (0, more)))
+    mask = rearrange(mask, "b (t n) -> b t n", n=count)
+    x = rearrange(x, "b (t n) d -> b t n d", n=count)
+    x = (x * mask[..., None]).sum(2) / jnp.maximum(mask.sum(2), 1)[..., None]
+    return x / 10, mask.any(-1)
+
+
+def _small(frames: jax.Array, side: int) -> jax.Array:
+    """Returns `[B, T, side * side * 3]` float32: each frame `[B, T, H, W, 3]` on a coarse grid."""
+    b, t, height, width, _ = frames.shape
+    high, wide = max(height // side, 1), max(width // side, 1)
+    cut = frames[:, :, : height // high * high, : width // wide * wide].astype(jnp.float32)
+    cut = rearrange(cut, "b t (h i) (w j) c -> b t h i w j c", i=high, j=wide).mean((3, 5))
+    return cut[:, :, :side, :side].reshape(b, t, -1)

@@ -96,7 +96,7 @@ def _parse(argv: Sequence[str]) -> Sequence[str]:
     if (at := argv.index("--config") if "--config" in argv else -1) >= 0:
         argv[at : at + 2] = ["=".join(argv[at : at + 2])]
     try:
-        argv = _found(argv)
+        argv = with_config_found(argv)
         return flags.FLAGS(argv)
     except SystemExit:
         if any(arg.lstrip("-").partition("=")[0] in _HELP for arg in argv[1:]):
@@ -114,7 +114,7 @@ def _parse(argv: Sequence[str]) -> Sequence[str]:
         sys.exit(_refuse(sentence))
 
 
-def _found(argv: Sequence[str]) -> list[str]:
+def with_config_found(argv: Sequence[str]) -> list[str]:
     """Returns the arguments with the config file as a path where it was named.
 
     Raises:

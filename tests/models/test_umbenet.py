@@ -21,7 +21,15 @@ from affectjax.errors import InputError
 from affectjax.modalities import MODALITIES
 from affectjax.models.clip import ImageTower
 from affectjax.models.encoders import AudioConv, ImageConv, MelConv, SequenceEncoder
-from affectjax.models.umbenet import Fusion, Pool, SparseFusion, UMBEnet, normalize, pad_tokens
+from affectjax.models.umbenet import (
+    Fusion,
+    Pool,
+    SparseFusion,
+    UMBEnet,
+    normalize,
+    pad_tokens,
+    weigh,
+)
 
 D, DT, N, K, L, LI, C = 8, 6, 7, 3, 3, 2, 4
 SIDE, FRAMES, SAMPLES, TOKENS = 8, 3, 60, 5
@@ -414,10 +422,42 @@ def test_centred_classes_and_evidence_equal_loops():
         features,
         batch["shown"][:, None],
         out["class_feature"],
+        out["evidence"],
         train=False,
         method="of_subsets",
     )
     np.testing.assert_allclose(again[:, 0], logits, atol=1e-4)
+
+
+def test_words_at_moments_count_where_both_are_shown():
+    """What the unit gives is tested in test_coincidence; here, what of it reaches the logits."""
+    net = NET.clone(evidence=True, moments=2)
+    params, pool = weights(net, media)
+    batch = media()
+    run = evaluate(net)
+    _, out = run(params, pool, batch)
+    pairs = np.asarray(out["evidence"])
+    for b in range(B):
+        _, audio, vision = PRESENT[b]
+        text = batch["text"]["mask"][b].sum() > 2  # more than start and end
+        for m, n in itertools.product(range(3), repeat=2):
+            expected = m == n or (m == 0 and text and (audio, vision)[n - 1])
+            assert np.any(pairs[b, m, n]) == bool(expected), (b, m, n)
+    shown = np.ones((B, 1, 3), bool) & PRESENT[:, None]
+    expected = np.zeros((B, pairs.shape[-1]))
+    for b, m, n in itertools.product(range(B), range(3), range(3)):
+        if PRESENT[b, m] and PRESENT[b, n]:
+            expected[b] += pairs[b, m, n]
+    np.testing.assert_allclose(weigh(pairs, shown)[:, 0], expected, atol=1e-5)
+    # What is padded, and start and end of a text, have no part in it.
+    junk = {m: dict(own) for m, own in batch.items() if m in MODALITIES}
+    junk["text"]["x"] = np.where(batch["text"]["mask"], batch["text"]["x"], 3)
+    rows = np.arange(B)
+    last = batch["text"]["mask"].sum(1) - 1
+    junk["text"]["x"][rows[last >= 0], last[last >= 0]] = 1
+    junk["text"]["x"][:, 0] = 2
+    _, other = run(params, pool, batch | junk)
+    np.testing.assert_allclose(other["evidence"][:, 0, 1:], pairs[:, 0, 1:], atol=1e-5)
 
 
 def test_each_frame_is_one_image_to_the_conv_tower():

@@ -261,6 +261,7 @@ class Task:
             jnp.stack([out[f"feature/{m}"] for m in self.modalities], axis=1),
             jnp.asarray(sets) & counts[..., None],
             out["class_feature"],
+            out.get("evidence"),
             train=True,
             rngs={"dropout": key},
             method="of_subsets",
