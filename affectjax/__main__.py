@@ -18,6 +18,7 @@ WORDS = {
     "eval": ("main", ("--mode=eval",), "evaluate a run again"),
     "predict": ("predict", (), "recognise emotions in clips, sounds, images or sentences"),
     "report": ("report", (), "write the page of a run, or of several side by side"),
+    "export": ("export", (), "write a trained run as a folder that others can load"),
     "prepare": ("prepare", (), "decode, crop and store a data set"),
     "doctor": ("prepare", ("--doctor",), "say what is in a data set, and what is wrong with it"),
 }

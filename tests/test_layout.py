@@ -21,8 +21,8 @@ FLOORS = (
     ("training",),
     ("reports",),
     ("inference",),
-    ("recognition",),
-    ("main", "prepare", "predict", "report"),
+    ("recognition", "exporting"),
+    ("main", "prepare", "predict", "report", "export"),
     ("__main__",),
 )
 # The same inside of data, where "" stands for the modules that lie in data itself.

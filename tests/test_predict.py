@@ -18,7 +18,7 @@ from conftest import DIMS, SIZES, toy_config, write_own
 from data import media_files
 
 import affectjax
-from affectjax import inference
+from affectjax import exporting, inference
 from affectjax.data.batches import prediction_input
 from affectjax.data.batches.config import DataConfig
 from affectjax.data.batches.inputs import Features, Frames, Inputs, Waveform
@@ -836,3 +836,13 @@ def test_pictures_of_a_result(model, raw, tmp_path):
     assert all(f"<td>{name}</td>" in page for name in CLASSES) and page.count("<tr>") == 2
     (row,) = image.frame().to_dict("records")
     assert row["label"] == image.label and np.isnan(row["start"])
+
+
+def test_an_exported_model_reads_files_as_the_run_does(run, raw, tmp_path):
+    exported = exporting.export(run, tmp_path / "model")
+    assert (exported / "tokenizer").is_dir()
+    said = {"text": "What a day!", "output": tmp_path}
+    ours, theirs = (run_on(place, raw / "long.mkv", **said) for place in (run, exported))
+    assert ours["predictions"] == theirs["predictions"]
+    card = (exported / "README.md").read_text()
+    assert 'model("clip.mp4", text="what was said")' in card and "vision (frames)" in card

@@ -24,7 +24,7 @@ from affectjax.runtime import configs
 from affectjax.runtime.workdir import CONFIG, Workdir
 from affectjax.tasks import base
 from affectjax.training import folds
-from affectjax.training.run_checkpoints import RunCheckpoints
+from affectjax.training.run_checkpoints import best_of
 
 HARDEST = 10
 SEVERAL = "several"
@@ -200,15 +200,13 @@ def prompts(workdir: str | Path) -> list[str]:
     config = Workdir(folder).config()
     if not config.get("model", {}).get("pool_size") and config.get("task") != "umbenet":
         return []
-    kept = RunCheckpoints(folder)
-    found = kept.restore_best()
-    kept.close()
-    pool = {} if found is None else found[0].get("variables", {}).get(POOL, {}).get("pool", {})
+    found = best_of(folder)
+    pool = {} if found is None else found.get("variables", {}).get(POOL, {}).get("pool", {})
     if not pool:
         return []
     served, epoch = np.asarray(pool["served"][0]), np.asarray(pool["epoch"][0])
     counts = served if served.any() else epoch
-    keys = np.asarray(found[0]["params"]["pool"]["keys"][0])
+    keys = np.asarray(found["params"]["pool"]["keys"][0])
     task_modalities = _modalities(folder, config, len(counts) - 1)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     drawn = run_figures.prompts(share, keys, (*task_modalities, SEVERAL), counts.sum(0))

@@ -29,6 +29,7 @@ from affectjax.runtime import configs, manifest
 from affectjax.runtime.tensorboard import EventFile
 
 CONFIG = "config.json"
+PLACED = "weights/"  # in an exported folder, with what a model is built from
 _REMEDY = (
     f"put it back from a copy or, if you changed it yourself, take its line out of {manifest.FILE}"
 )
@@ -106,7 +107,7 @@ class Workdir:
             config = json.loads(file.read_text())["config"]
             if not isinstance(config, dict):
                 raise TypeError("it holds no config")
-            return config
+            return _placed(config, self.path)
         except FileNotFoundError:
             raise InputError(f"{self.path} is no workdir: it has no config.json") from None
         except (ValueError, KeyError, TypeError, OSError) as error:
@@ -130,6 +131,18 @@ def _training(config: Mapping[str, Any]) -> dict[str, Any]:
 def _is_longer(ours: Mapping[str, Any], before: Mapping[str, Any], key: str) -> bool:
     """Returns whether two configs differ in a key alone, which is a greater number now."""
     return ours != before and ours == before | {key: max(ours.get(key, 0), before.get(key, 0))}
+
+
+def _placed(section: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Returns a config with the folders that were exported with a model as whole paths."""
+    made = {}
+    for key, value in section.items():
+        if isinstance(value, dict):
+            value = _placed(value, folder)
+        elif isinstance(value, str) and value.startswith(PLACED) and (folder / value).is_dir():
+            value = str(folder / value)
+        made[key] = value
+    return made
 
 
 def _provenance() -> dict[str, Any]:

@@ -25,7 +25,7 @@ from affectjax.runtime.workdir import Workdir, write_json
 from affectjax.tasks import base
 from affectjax.training import folds, intervals, run_config
 from affectjax.training.device_data import EvaluationData
-from affectjax.training.run_checkpoints import RunCheckpoints
+from affectjax.training.run_checkpoints import best_of
 
 Model = dict[str, Any]
 Predictions = dict[str, np.ndarray]
@@ -395,12 +395,10 @@ def load_best(
     Raises:
       InputError: no checkpoint is there.
     """
-    kept = RunCheckpoints(workdir.path)
-    found = kept.restore_best()
-    kept.close()
+    found = best_of(workdir.path)
     if found is None:
         raise InputError(f"{workdir.path} has no trained model: checkpoints/best is empty")
-    saved = {"variables": {}, **found[0]}
+    saved = {"variables": {}, **found}
     batch = base.zeros(inputs, tuple(inputs))
     shapes = jax.eval_shape(lambda key: task.stages[-1].init(key, batch), jax.random.key(0))
     stack = lambda x: np.zeros((len(seeds), *x.shape), x.dtype)  # noqa: E731

@@ -14,13 +14,33 @@ from typing import Any
 
 import jax
 import numpy as np
+from safetensors.numpy import load_file
 
 from affectjax.errors import InputError
-from affectjax.runtime import steps
+from affectjax.runtime import manifest, steps
 from affectjax.runtime.checkpoints import Checkpoints, Flat, nested
 
 Tree = Any
+EXPORTED = "model.safetensors"  # in place of checkpoints, in a folder that was exported
 _REMEDY = "give the command of the training again, which writes it anew"
+
+
+def best_of(workdir: Path) -> Tree | None:
+    """Returns `{"params", "variables"}` of the best epochs of a run, None where there is none.
+
+    Args:
+      workdir: of the run, or the folder that it was exported to.
+
+    Raises:
+      InputError: they are damaged.
+    """
+    if (workdir / EXPORTED).is_file():
+        manifest.check(workdir, (EXPORTED,), "export the run again")
+        return nested(load_file(workdir / EXPORTED))
+    kept = RunCheckpoints(workdir)
+    found = kept.restore_best()
+    kept.close()
+    return None if found is None else found[0]
 
 
 class RunCheckpoints:

@@ -139,7 +139,8 @@ def storage(data: DataConfig, inputs: Inputs) -> Storage:
       inputs: of the run.
     """
     generated = sets.get(data.name).generate is not None
-    how = (data.storage if generated else _stored(data)).resolved(generated)
+    known = generated or not data.dir  # else what is there says how it was stored
+    how = (data.storage if known else _stored(data)).resolved(generated)
     vision = inputs.kinds.get("vision")
     size = vision.size if isinstance(vision, Frames) else how.image_size
     return dataclasses.replace(how, image_size=size)
