@@ -27,6 +27,7 @@ from affectjax.data.media import decoding, image_heads
 from affectjax.errors import InputError
 from affectjax.inference import Recognizer
 from affectjax.modalities import SAMPLE_RATE
+from affectjax.runtime import hub
 
 # What stands for one clip: a path, the bytes of a file, a picture of Pillow, frames, a sound with
 # its rate, or several of these by name.
@@ -39,14 +40,15 @@ def load(workdir: str | Path, window: float | None = None, hop: float | None = N
     """Returns the trained model of a run.
 
     Args:
-      workdir: of a finished run.
+      workdir: of a finished run; a folder that one was exported to; or the name of such a folder on
+        the hub, as "owner/model".
       window: seconds of the timeline's window, None for what the model hears at once.
       hop: seconds from one window to the next, None for half of one.
 
     Raises:
       InputError: there is no trained model, or a wrong window.
     """
-    return Model(Recognizer(workdir, window, hop))
+    return Model(Recognizer(hub.local(workdir), window, hop))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,7 @@ from affectjax.runtime import (
     configs,
     disk,
     hosts,
+    hub,
     manifest,
     parallel,
     steps,
@@ -63,6 +64,7 @@ def train(config: Mapping[str, Any], workdir: str | Path) -> dict[str, Any]:
       SystemExit: after a SIGTERM, with the checkpoint on disk.
     """
     given, config = config, run_config.resolve(config)
+    hub.check(config)  # before any data is opened
     settings = configs.read(TrainConfig, config["train"], "config.train")
     parallel_config = run_config.join(config)
     alone = contextlib.nullcontext() if parallel_config.process else workdir_lock.hold(workdir)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from affectjax.errors import InputError
+from affectjax.runtime import hub
 from affectjax.weights.folder import Tensors, Tree, architecture, read_config, stacked
 
 # Heads are left out: they are listed as unused.
@@ -47,7 +48,7 @@ def bert(folder: str | Path) -> BertWeights:
     """
     from transformers import BertConfig  # Here, because it takes seconds.
 
-    folder = Path(folder)
+    folder = hub.local(folder)
     architecture(folder, ARCHITECTURES)
     config = read_config(folder, BertConfig)
     kind = getattr(config, "position_embedding_type", "absolute")

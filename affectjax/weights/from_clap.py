@@ -12,6 +12,7 @@ from einops import rearrange
 
 from affectjax.errors import InputError
 from affectjax.ops.mel import FrontEnd
+from affectjax.runtime import hub
 from affectjax.weights.folder import Tensors, Tree, architecture, read_config, read_extractor
 
 # Of transformers; both have the projection, without which there is no feature to compare.
@@ -78,7 +79,7 @@ def clap(folder: str | Path) -> ClapWeights:
     # Here, because it takes seconds.
     from transformers import ClapAudioConfig, ClapConfig
 
-    folder = Path(folder)
+    folder = hub.local(folder)
     if architecture(folder, CLASSES) == "ClapModel":
         config = read_config(folder, ClapConfig).audio_config
     else:

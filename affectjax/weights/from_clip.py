@@ -11,6 +11,7 @@ import numpy as np
 from einops import rearrange
 
 from affectjax.errors import InputError
+from affectjax.runtime import hub
 from affectjax.weights.folder import (
     Tensors,
     Tree,
@@ -69,7 +70,7 @@ def clip(folder: str | Path) -> ClipWeights:
     # Here, because it takes seconds.
     from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
 
-    folder = Path(folder)
+    folder = hub.local(folder)
     found = architecture(folder, tuple(TOWERS))
     kinds = {"image": CLIPVisionConfig, "text": CLIPTextConfig}
     if found == "CLIPModel":

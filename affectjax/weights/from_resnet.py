@@ -11,6 +11,7 @@ from einops import rearrange
 
 from affectjax.errors import InputError
 from affectjax.models.resnet import BLOCKS, STAGES
+from affectjax.runtime import hub
 from affectjax.weights.folder import Tensors, Tree, architecture, normalisation, read_config
 
 ARCHITECTURES = ("ResNetForImageClassification", "ResNetModel")
@@ -54,7 +55,7 @@ def resnet(folder: str | Path) -> ResNetWeights:
     """
     from transformers import ResNetConfig  # Here, because it takes seconds.
 
-    folder = Path(folder)
+    folder = hub.local(folder)
     architecture(folder, ARCHITECTURES)
     config = read_config(folder, ResNetConfig)
     width = config.embedding_size

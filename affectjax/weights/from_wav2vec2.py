@@ -13,6 +13,7 @@ from einops import rearrange
 from affectjax.errors import InputError
 from affectjax.modalities import SAMPLE_RATE
 from affectjax.models.wav2vec2 import GATES
+from affectjax.runtime import hub
 from affectjax.weights.folder import (
     Tensors,
     Tree,
@@ -59,7 +60,7 @@ def wav2vec2(folder: str | Path) -> Wav2Vec2Weights:
     """
     import transformers  # Here, because it takes seconds.
 
-    folder = Path(folder)
+    folder = hub.local(folder)
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} is no Hugging Face folder: it has no config.json")
     kind = read_json(folder / "config.json").get("model_type")

@@ -12,6 +12,7 @@ import numpy as np
 import tokenizers
 
 from affectjax.errors import InputError
+from affectjax.runtime import hub
 
 PAD, SOS, EOS = "<pad>", "<sos>", "<eos>"
 WHOLE, CONFIG = "tokenizer.json", "tokenizer_config.json"
@@ -64,12 +65,12 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Returns the tokenizer of a local Hugging Face folder; the network is never asked.
+        """Returns the tokenizer of a Hugging Face folder, local or by its name on the hub.
 
         Raises:
           InputError: there is none in `folder`, or it cannot be read.
         """
-        folder = Path(folder)
+        folder = hub.local(folder)
         if not any((folder / name).is_file() for name in FILES):
             raise InputError(f"{folder} holds no tokenizer: none of {', '.join(FILES)} is there")
         try:
