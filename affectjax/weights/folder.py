@@ -1,6 +1,6 @@
 """A local Hugging Face folder: its config, and its tensors read one at a time.
 
-The network is never asked, and no pickle is opened.
+No pickle is opened.
 """
 
 import dataclasses
