@@ -27,7 +27,7 @@ from affectjax.models.umbenet import POOL
 from affectjax.runtime import compilation, configs, parallel
 from affectjax.runtime.workdir import Workdir, write_json
 from affectjax.tasks import base
-from affectjax.training import evaluator, folds, run_config
+from affectjax.training import calibration, evaluator, folds, run_config
 
 Predictions = dict[str, np.ndarray]
 SEVERAL = "several"  # in place of a modality: several at once
@@ -136,6 +136,8 @@ class Recognizer:
       inputs: how records become batches.
       not_readable: those of them that are features, which cannot be taken from raw files.
       reads_features: whether there are any.
+      temperature: by which logits are divided for calibrated probabilities, fitted on the
+        validation part of the run; None where the run has none.
       window, hop: seconds.
     """
 
@@ -171,6 +173,8 @@ class Recognizer:
         readable = self._reader.readable
         self.not_readable = tuple(m for m in self.modalities if m not in readable)
         self.reads_features = bool(self.not_readable)
+        found = calibration.load(path) if self.kind == "class" else None
+        self.temperature = None if found is None else float(found["temperature"])
 
     def __call__(self, clip: Clip) -> dict[str, Any]:
         """Returns the prediction for one clip, in JSON's types.
@@ -179,7 +183,8 @@ class Recognizer:
           clip: its files; its label counts for nothing.
 
         Returns:
-          `id`, `prediction`, `probability` by class; `modalities` that were used and those that are
+          `id`, `prediction`, `probability` by class, and `calibrated`, the same at `temperature`,
+          where there is one; `modalities` that were used and those that are
           `missing`; `contribution` by modality: what the winning logit loses without it, which of
           a single one is all, as without any the logits are 0; `prompts` that answered, best first;
           `warnings`; and of a clip longer than a window `timeline`: `start` and `end`, seconds, and
@@ -245,7 +250,12 @@ class Recognizer:
             return {"prediction": _number(value[0])}
         probability = self._by_class(value)
         if self.kind == "class":
-            return {"prediction": self.classes[int(value.argmax())], "probability": probability}
+            said = {"prediction": self.classes[int(value.argmax())], "probability": probability}
+            if self.temperature is None:
+                return said
+            return said | {
+                "calibrated": self._by_class(calibration.cooled(value, self.temperature))
+            }
         yes = [name for name, p in zip(self.classes, value, strict=True) if p > 0.5]
         return {"prediction": "+".join(yes) or "none", "probability": probability}
 

@@ -59,6 +59,8 @@ class Result:
       id: the name of the clip.
       label: the emotion, or the score; of binary tasks those that are likely, joined by "+".
       probability: by class, None of scores.
+      calibrated: by class, on the validation part as often right as they say; None where the run
+        has no temperature for that.
       modalities: those that were used.
       missing: those that the model also reads.
       contribution: by modality that was used, what the logit of the label (or the score) loses
@@ -72,6 +74,7 @@ class Result:
     id: str
     label: str | float
     probability: dict[str, float] | None
+    calibrated: dict[str, float] | None
     modalities: list[str]
     missing: list[str]
     contribution: dict[str, float]

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 from conftest import CLASSES
 from test_report import Page, predicted
@@ -12,28 +11,6 @@ from affectjax.reports import run_figures, run_page, run_report
 from affectjax.runtime import workdir
 from affectjax.runtime.workdir import write_json
 from affectjax.training import baselines
-
-
-def test_calibration_equals_loops():
-    rng = np.random.default_rng(0)
-    sure = rng.uniform(0.2, 1, 200)
-    right = rng.uniform(size=200) < sure**2
-    error, table = run_figures.calibration(sure, right)
-    total = 0.0
-    found = []
-    for k in range(10):
-        own = [i for i in range(200) if k / 10 <= sure[i] < (k + 1) / 10]
-        if own:
-            confidence = sum(sure[i] for i in own) / len(own)
-            share = sum(right[i] for i in own) / len(own)
-            total += len(own) / 200 * abs(confidence - share)
-            found.append((confidence, share, len(own)))
-    assert error == pytest.approx(total)
-    np.testing.assert_allclose(table, found)
-    # Certainty is in the last bin.
-    assert run_figures.calibration(np.ones(3), np.array([True, True, False]))[0] == pytest.approx(
-        1 / 3
-    )
 
 
 def test_the_page_of_a_finished_run(finished):

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from affectjax.reports.figures import GRID, MODALITY_COLOURS, plain
 
 _TRAIN, _VALID, _FAINT = "#E69F00", "#0072B2", 0.25
-BINS = 10
 # By stage, and by the name of a line its values: one list a model, each a pair (epochs, values).
 Lines = Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]]
 
@@ -93,34 +92,12 @@ def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     return figure
 
 
-def calibration(confidence: np.ndarray, right: np.ndarray) -> tuple[float, np.ndarray]:
-    """Returns the expected calibration error, and by bin confidence, share right and count.
-
-    Args:
-      confidence: `[N]`, the probability of what was predicted.
-      right: `[N]` bool.
-
-    Returns:
-      The error, and `[K, 3]`, K bins of equal width that are not empty.
-
-    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3.
-    """
-    place = np.minimum((np.asarray(confidence) * BINS).astype(int), BINS - 1)
-    rows = [
-        (confidence[place == k].mean(), right[place == k].mean(), (place == k).sum())
-        for k in np.unique(place)
-    ]
-    table = np.array(rows, np.float64).reshape(-1, 3)
-    error = np.abs(table[:, 0] - table[:, 1]) @ table[:, 2] / max(len(place), 1)
-    return float(error), table
-
-
 def reliability(error: float, table: np.ndarray) -> Figure:
     """Draws how often a model is right by how sure it is.
 
     Args:
       error: expected calibration error.
-      table: `[K, 3]`, see `calibration`.
+      table: `[K, 3]`, see `affectjax.training.calibration.expected_error`.
     """
     figure, (axes,) = _figure(4.6, 4)
     axes.plot([0, 1], [0, 1], color="#888888", linestyle=":")

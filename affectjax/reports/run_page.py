@@ -23,7 +23,7 @@ from affectjax.reports.html import Table
 from affectjax.runtime import configs
 from affectjax.runtime.workdir import CONFIG, Workdir
 from affectjax.tasks import base
-from affectjax.training import folds
+from affectjax.training import calibration, folds
 from affectjax.training.run_checkpoints import best_of
 
 HARDEST = 10
@@ -124,18 +124,30 @@ def errors(workdir: str | Path, split: str, result: Mapping[str, Any]) -> list[s
         parts += [html.heading("Errors"), html.paragraph(said) if said else ""]
         parts += [html.figure(drawn, "confusion matrix and recall of each class")]
     if rows and classes and all(name in rows[0] for name in (*classes, "label", "prediction")):
-        parts += _of_classes(rows, classes)
+        parts += _of_classes(rows, classes, split, calibration.load(Path(workdir)))
     elif rows and not classes and {*rows[0]} == {"id", "label", "prediction"}:
         parts += _of_scores(rows)
     return parts
 
 
-def _of_classes(rows: Sequence[Mapping[str, str]], classes: Sequence[str]) -> list[str]:
+def _of_classes(
+    rows: Sequence[Mapping[str, str]],
+    classes: Sequence[str],
+    split: str,
+    cooling: Mapping[str, Any] | None,
+) -> list[str]:
     probability = np.array([[float(row[name]) for name in classes] for row in rows])
     right = np.array([row["label"] == row["prediction"] for row in rows])
-    error, table = run_figures.calibration(probability.max(1), right)
-    drawn = run_figures.reliability(error, table)
+    drawn = run_figures.reliability(*calibration.expected_error(probability.max(1), right))
     parts = [html.heading("Calibration"), html.paragraph(_ABOUT_CALIBRATION)]
+    if cooling:
+        before, after = (cooling["ece"].get(split, {}).get(k) for k in ("before", "after"))
+        if after is not None:
+            said = (
+                f"A temperature of {cooling['temperature']:.2f}, fitted on the validation part, "
+                f"brings the error from {before:.3f} to {after:.3f}."
+            )
+            parts.append(html.paragraph(said))
     parts += [html.figure(drawn, "reliability diagram")]
     known = [row["label"] in classes for row in rows]
     of_label = np.array(

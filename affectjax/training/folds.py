@@ -17,7 +17,7 @@ from affectjax import metrics
 from affectjax.data.batches.config import fold_names as split_names
 from affectjax.runtime import configs
 from affectjax.runtime.workdir import Workdir, write_json
-from affectjax.training import baselines, run_config
+from affectjax.training import baselines, calibration, run_config
 
 Result = dict[str, Any]
 
@@ -90,6 +90,8 @@ def write_combined(workdir: Path, names: Sequence[str]) -> None:
                 m: combine_folds({n: r["subsets"][m] for n, r in read.items()}) for m in shown
             }
             write_json(workdir / "eval" / file.name, {"split": "test", "subsets": subsets})
+        elif file.name == calibration.FILE:
+            continue  # written anew from all predictions
         elif file.name == baselines.FILE:
             write_json(workdir / "eval" / file.name, combine_baselines(read))
         else:
@@ -102,6 +104,7 @@ def write_combined(workdir: Path, names: Sequence[str]) -> None:
             rows += body
         with (workdir / "eval" / file.name).open("w", newline="") as opened:
             csv.writer(opened).writerows([head, *rows])
+    calibration.write(workdir)
 
 
 def combine_folds(per_fold: Mapping[str, Result]) -> Result:

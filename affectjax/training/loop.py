@@ -34,7 +34,7 @@ from affectjax.runtime.preemption import EXIT_CODE, Preemption
 from affectjax.runtime.workdir import MetricWriter, Workdir
 from affectjax.tasks import base
 from affectjax.tasks.base import Model
-from affectjax.training import baselines, early_stopping, folds, progress, run_config
+from affectjax.training import baselines, calibration, early_stopping, folds, progress, run_config
 from affectjax.training.evaluator import Evaluator
 from affectjax.training.progress import Progress, Series
 from affectjax.training.run_checkpoints import RunCheckpoints
@@ -411,7 +411,10 @@ class Trainer:
         """Writes eval/ for validation and test split; returns the metrics of the test split."""
         model, names = self._with_frozen(self.best), self.task.stages[-1].data_sets
         self.evaluator.write_results(self.workdir, model, names, "valid")
-        return self.evaluator.write_results(self.workdir, model, names, "test")
+        result = self.evaluator.write_results(self.workdir, model, names, "test")
+        if jax.process_index() == 0:
+            calibration.write(self.workdir.path)
+        return result
 
     def _write_baselines(self) -> None:
         """Leaves the simple baselines beside the results, where they are wanted and not yet there.
@@ -429,5 +432,5 @@ def _is_json(file: Path) -> bool:
     """Returns whether a file is there and holds JSON."""
     try:
         return bool(json.loads(file.read_text()))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False

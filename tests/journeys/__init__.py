@@ -1,0 +1,1 @@
+"""Ways that somebody goes with the package, from end to end."""
