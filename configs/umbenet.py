@@ -139,6 +139,7 @@ FACES = {
     "rotate": 12.0,
     "zoom": 0.15,
     "erase": 0.25,
+    "mirror": True,
 }
 VOICES = {
     "modalities": ("audio",),

@@ -580,6 +580,28 @@ def test_stages_stand_in_their_order_with_their_own_rules():
     assert [one.name for one in task_of(stages={"missing": {}}).stages] == ["missing"]
 
 
+def test_a_mirrored_face_has_half_of_the_say():
+    kinds = {"vision": Frames(2, 8)}
+    small = {"vision": "conv", "image_channels": (4,), "temporal_layers": 1, "temporal_heads": 2}
+    parts = config(**small, modalities=("vision",))
+    for key in ("text", "audio", "sequence_layers", "sequence_heads"):
+        del parts["model"][key]
+    rng = np.random.default_rng(0)
+    batch = batch_of(np.ones((3, 1), bool), {"vision": Features(2, 3)})
+    x = rng.integers(0, 255, (3, 2, 8, 8, 3), dtype=np.uint8)
+    batch["vision"]["x"] = x
+    plain = Task(parts, inputs_of(kinds), None)
+    params, variables = start(plain)
+    run = quick(plain.predict)
+    one = run(params, variables, batch)
+    other = run(params, variables, {**batch, "vision": batch["vision"] | {"x": x[..., ::-1, :]}})
+    parts["model"]["mirror"] = True
+    both = quick(Task(parts, inputs_of(kinds), None).predict)(params, variables, batch)
+    assert np.abs(one["logits"] - other["logits"]).max() > 1e-3
+    np.testing.assert_allclose(both["logits"], (one["logits"] + other["logits"]) / 2, atol=1e-5)
+    np.testing.assert_array_equal(both["prompts"], one["prompts"])
+
+
 def test_text_in_words_is_read_by_the_text_tower(tokenizer):
     of = Task(config(text="clip"), inputs_of({"text": Text(8)}, tokenizer=tokenizer), None)
     assert of.model.text["vocab"] == tokenizer.vocab and of.model.sos == tokenizer.sos

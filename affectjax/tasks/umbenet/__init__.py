@@ -307,6 +307,11 @@ class Task:
         """
         params = self.assembly.adapt(params)
         logits, out = self.model.apply({"params": params, **variables}, batch, train=False)
+        if self.settings.mirror and "vision" in self.modalities and batch["vision"]["x"].ndim == 5:
+            seen = batch["vision"] | {"x": batch["vision"]["x"][:, :, :, ::-1]}
+            mirrored = {**batch, "vision": seen}
+            again, _ = self.model.apply({"params": params, **variables}, mirrored, train=False)
+            logits = (logits + again) / 2
         return {
             "loss": losses.cross_entropy(logits, batch["label"]),
             "probability": jax.nn.softmax(logits),

@@ -50,6 +50,7 @@ class ModelConfig:
       logit_scale: of the cosines; 0 for that of `weights`.
       pull: weight of the loss that draws chosen keys to their queries.
       l1: weight of the sum of |W1|.
+      mirror: predict from the frames and from their mirror images, and take the mean of the logits.
     """
 
     modalities: tuple[str, ...] = ()
@@ -59,6 +60,7 @@ class ModelConfig:
     logit_scale: float = 0.0
     pull: float = 0.1
     l1: float = 1e-4
+    mirror: bool = False
 
     def __post_init__(self):
         if self.dtype not in DTYPES:
