@@ -96,6 +96,18 @@ BAD = {
     "wrong type": (["--config.stages.train.epochs=many"], ["epochs", "many"]),
     "unknown flag": (["--worksdir=a"], ["worksdir", "workdir"]),
     "no flag": (["train"], ["train"]),
+    "negative heads": (
+        ["--config.model.hidden=-1"],
+        ["config.model.hidden", "-1", "whole numbers from 0 to 1000000"],
+    ),
+    "far too many frames": (
+        [
+            "--config.data.name=affect_synth",
+            "--config.data.view=clips",
+            "--config.data.frames=1000000000000",
+        ],
+        ["config.data.frames", "1000000000000", "to 10000000"],
+    ),
     "negative epochs": (["--config.stages.train.epochs=-1"], ["config.stages.train", "epochs"]),
     "empty batch": (["--config.stages.train.batch_size=0"], ["config.stages.train", "batch_size"]),
 }

@@ -159,9 +159,31 @@ def _typed(value: Any, kind: Any, key: str) -> Any:
     )
     if wrong or (kind is float and not math.isfinite(value)):
         raise InputError(f'"{key}" is {value!r}; allowed: {_SAID[kind]}')
+    _check_range(value, key)
     return value
 
 
+def _check_range(value: Any, key: str) -> None:
+    """Raises InputError for a number that no model and no data set has, whatever it is of."""
+    section, last = key.split(".")[1:2], key.rpartition(".")[2]
+    if last.endswith("dropout") and type(value) in (int, float) and not 0 <= value < 1:
+        raise InputError(f'"{key}" is {value}; allowed: from 0 to below 1')
+    most = MOST.get("".join(section))
+    if most is None or last.endswith("seed"):
+        return
+    least = 0 if last.endswith(SIZES) else -most
+    for number in value if isinstance(value, tuple) else (value,):
+        if type(number) is int and not least <= number <= most:
+            raise InputError(f'"{key}" is {value}; allowed: whole numbers from {least} to {most}')
+
+
+# The largest whole number in a section, but for seeds: sizes, counts, numbers of layers.
+MOST = {"model": 1_000_000, "data": 10_000_000}
+# How the names of sizes and counts end.
+SIZES = (
+    *("width", "heads", "layers", "tokens", "frames", "size", "channels", "kernel", "hidden"),
+    *("top_k", "rank", "samples", "steps", "moments", "holes"),
+)
 _SAID = {
     bool: "True or False",
     int: "a whole number",
