@@ -98,7 +98,7 @@ BAD = {
     "no flag": (["train"], ["train"]),
     "negative heads": (
         ["--config.model.hidden=-1"],
-        ["config.model.hidden", "-1", "whole numbers from 0 to 1000000"],
+        ["config.model.hidden", "-1", "whole numbers from 1 to 1000000"],
     ),
     "far too many frames": (
         [

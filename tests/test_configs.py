@@ -569,3 +569,28 @@ def test_no_number_is_negative_or_infinite(file):
                 run_config.resolve(changed)
                 taken.append((key, bad))
     assert taken == []
+
+
+# ---- values that no model has -------------------------------------------------------------------
+
+BEYOND = [
+    ("mcr", "heads", 3), ("mcr", "heads", 0), ("mcr", "width", 7), ("mcr", "layers", -1),
+    ("mcr", "kernels", {"text": 0}), ("mcr", "targets", ("x",)), ("mcr", "name", 3),
+    ("mcr", "relu_dropout", 1.0), ("mult", "heads", 7), ("mult", "kernels", {"audio": -1}),
+    ("umbenet", "gate_hidden", 0), ("umbenet", "image_channels", ("x",)), ("umbenet", "width", 0),
+    ("umbenet", "temporal_heads", 0), ("umbenet", "dropout", -0.1), ("umbenet", "moments", -1),
+    ("umbenet", "pool_size", 10**12),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "key", "value"), BEYOND, ids=str)
+def test_a_value_that_no_model_has_is_one_sentence(file, key, value, request):
+    config = get_config(file, "synth", request)
+    config.model.unlock()
+    with config.model.ignore_type():
+        config.model[key] = value
+    with pytest.raises(InputError):
+        whole = run_config.resolve(config)
+        task = build(whole)
+        batch = task.inputs.zeros(2)
+        jax.eval_shape(lambda key: task.stages[-1].init(key, batch), jax.random.key(0))

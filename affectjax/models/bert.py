@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from affectjax.errors import InputError
-from affectjax.models.clip import activate, attend, check_heads, run, stack_of
-from affectjax.models.layers import layer_norm
+from affectjax.models.clip import activate, attend, run, stack_of
+from affectjax.models.layers import check_heads, layer_norm
 from affectjax.ops import masking
 
 init = nn.initializers.normal(0.02)

@@ -17,8 +17,8 @@ import numpy as np
 from einops import rearrange
 
 from affectjax.errors import InputError
-from affectjax.models.clip import activate, check_heads
-from affectjax.models.layers import layer_norm
+from affectjax.models.clip import activate
+from affectjax.models.layers import check_heads, layer_norm
 
 constant = nn.initializers.constant
 # Swin cuts this off at 2, a hundred deviations away.

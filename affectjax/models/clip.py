@@ -16,7 +16,7 @@ from einops import rearrange
 from jax import lax
 
 from affectjax.errors import InputError
-from affectjax.models.layers import layer_norm
+from affectjax.models.layers import check_heads, layer_norm
 from affectjax.ops import masking
 from affectjax.ops.attention import masked_softmax
 
@@ -128,12 +128,6 @@ class Block(nn.Module):
         y = dense(self.hidden, kernel_init=normal((2 * self.width) ** -0.5), name="up")(y)
         y = activate(self.activation, y)
         return x + dense(self.width, kernel_init=outward, name="down")(y)
-
-
-def check_heads(width: int, heads: int) -> None:
-    """Raises an InputError where `heads` does not divide `width`."""
-    if width % heads:
-        raise InputError(f"a width of {width} cannot be split among {heads} heads")
 
 
 class ImageTower(nn.Module):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jax import lax
 
+from affectjax.errors import InputError
 from affectjax.ops import attention, masking
 from affectjax.ops.dropout import dropout
 
@@ -21,6 +22,12 @@ zeros = nn.initializers.zeros
 lecun = nn.initializers.lecun_normal()
 # Query, key and value are drawn as one [D, 3D] matrix would be: half the variance each.
 xavier_third = nn.initializers.variance_scaling(0.5, "fan_avg", "uniform")
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Raises an InputError where `heads` does not divide `width`."""
+    if heads < 1 or width % heads:
+        raise InputError(f"a width of {width} cannot be split among {heads} heads")
 
 
 class Dropout(nn.Module):

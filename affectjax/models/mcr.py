@@ -23,6 +23,7 @@ from affectjax.models.layers import (
     FeedForward,
     Layers,
     TemporalConv,
+    check_heads,
     layer_norm,
     lecun,
     sources_of,
@@ -431,6 +432,11 @@ class MCR(nn.Module):
                     f"model.coincidence has {m!r}: {heads}; allowed: {', '.join(self.modalities)}, "
                     "and 1 head or more"
                 )
+        check_heads(self.width, self.heads)
+        if self.targets and not set(self.targets) <= set(self.modalities):
+            raise ValueError(
+                f"model.targets is {self.targets}; allowed: {', '.join(self.modalities)}"
+            )
         if not (self.cmu or self.scu):
             raise ValueError("model.cmu and model.scu are both off: nothing is left to train")
         super().__post_init__()

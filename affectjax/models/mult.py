@@ -17,6 +17,7 @@ from affectjax.models.layers import (
     Layers,
     TemporalConv,
     Units,
+    check_heads,
     layer_norm,
     sources_of,
     stack_units,
@@ -134,6 +135,10 @@ class MulT(nn.Module):
     residual_dropout: float = 0.1
     output_dropout: float = 0.0
     axis_name: str | None = None
+
+    def __post_init__(self):
+        check_heads(self.width, self.heads)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:

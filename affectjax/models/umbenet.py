@@ -16,10 +16,10 @@ from einops import rearrange, repeat
 from jax import lax
 
 from affectjax.errors import InputError
-from affectjax.models.clip import TextTower, check_heads
+from affectjax.models.clip import TextTower
 from affectjax.models.coincidence import Coincidence
 from affectjax.models.encoders import FrameHead, LayerSum, encode, encode_frames
-from affectjax.models.layers import Dropout
+from affectjax.models.layers import Dropout, check_heads
 from affectjax.ops import masking, mel, prompts
 
 POOL = "pool"

@@ -18,8 +18,8 @@ from einops import rearrange
 from jax import lax
 
 from affectjax.errors import InputError
-from affectjax.models.clip import activate, check_heads
-from affectjax.models.layers import layer_norm
+from affectjax.models.clip import activate
+from affectjax.models.layers import check_heads, layer_norm
 from affectjax.ops import masking
 from affectjax.ops.attention import masked_softmax
 from affectjax.ops.convolution import conv1d, grouped_conv1d

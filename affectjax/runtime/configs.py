@@ -171,18 +171,23 @@ def _check_range(value: Any, key: str) -> None:
     most = MOST.get("".join(section))
     if most is None or last.endswith("seed"):
         return
-    least = 0 if last.endswith(SIZES) else -most
-    for number in value if isinstance(value, tuple) else (value,):
-        if type(number) is int and not least <= number <= most:
+    positive = last.endswith(POSITIVE) and not last.startswith("sequence")
+    least = 1 if positive else 0 if last.endswith(SIZES) else -most
+    several = value.values() if isinstance(value, Mapping) else value
+    for number in several if isinstance(value, tuple | Mapping) else (value,):
+        wrong = last.endswith("channels") and type(number) is not int
+        if wrong or (type(number) is int and not least <= number <= most):
             raise InputError(f'"{key}" is {value}; allowed: whole numbers from {least} to {most}')
 
 
 # The largest whole number in a section, but for seeds: sizes, counts, numbers of layers.
 MOST = {"model": 1_000_000, "data": 10_000_000}
-# How the names of sizes and counts end.
+# How the names of sizes and counts end: those that cannot be 0, and those that cannot be negative. The
+# heads of sequences are as many as the model around has where they are 0.
+POSITIVE = ("width", "heads", "channels", "kernel", "kernels", "hidden", "feature")
 SIZES = (
-    *("width", "heads", "layers", "tokens", "frames", "size", "channels", "kernel", "hidden"),
-    *("top_k", "rank", "samples", "steps", "moments", "holes"),
+    *("layers", "tokens", "frames", "size", "top_k", "rank", "samples", "steps", "moments"),
+    *("holes", "sequence_heads"),
 )
 _SAID = {
     bool: "True or False",
