@@ -182,8 +182,8 @@ def _check_range(value: Any, key: str) -> None:
 
 # The largest whole number in a section, but for seeds: sizes, counts, numbers of layers.
 MOST = {"model": 1_000_000, "data": 10_000_000}
-# How the names of sizes and counts end: those that cannot be 0, and those that cannot be negative. The
-# heads of sequences are as many as the model around has where they are 0.
+# How the names of sizes and counts end: those that cannot be 0, and those that cannot be negative.
+# The heads of sequences are as many as the model around has where they are 0.
 POSITIVE = ("width", "heads", "channels", "kernel", "kernels", "hidden", "feature")
 SIZES = (
     *("layers", "tokens", "frames", "size", "top_k", "rank", "samples", "steps", "moments"),
