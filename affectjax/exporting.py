@@ -13,6 +13,7 @@
 """
 
 import dataclasses
+import fnmatch
 import json
 import shutil
 from collections.abc import Mapping
@@ -30,12 +31,13 @@ from affectjax.data.batches.inputs import Features, Inputs
 from affectjax.data.raw.dataset import CLIPS
 from affectjax.errors import InputError
 from affectjax.reports import card
-from affectjax.runtime import checkpoints, configs, manifest
+from affectjax.runtime import checkpoints, configs, hub, manifest
 from affectjax.runtime.workdir import CONFIG, PLACED, Workdir, json_bytes
 from affectjax.tasks import base
 from affectjax.training import evaluator, folds, run_config
 from affectjax.training.run_checkpoints import EXPORTED
 
+MOST = 2**31 - 2**26  # bytes of parameters in a program
 PLATFORMS = ("cpu", "cuda", "tpu")
 NETWORK, DESCRIBED, CARD = "network.stablehlo", "network.json", "README.md"
 # Keys of `config.model` that name folders a model is built from.
@@ -60,12 +62,20 @@ def export(workdir: str | Path, folder: str | Path, *, program: bool = True) -> 
         raise InputError(f"{path} has folds; export one of them, as {path}/folds/1")
     if base.MAIN not in base.evaluated_data_sets(config):
         raise InputError(f"{path} has learned concepts alone: there is no recogniser to export")
+    if not (path / "eval" / "test.json").is_file():
+        raise InputError(f"{path} has no eval/test.json: is the run finished?")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise InputError(f"{to} holds something already; choose a new folder")
     inputs = saved_inputs.load(path)
     task = base.build(config, {base.MAIN: inputs}, None)
     seeds = configs.seeds(config)
     model = evaluator.load_best(run, task, {base.MAIN: inputs}, seeds)
+    size = sum(x.nbytes for x in jax.tree.leaves(model["params"]))
+    if program and size > MOST:
+        raise InputError(
+            f"the parameters take {size / 2**30:.1f} GiB, and a program holds less than 2: export "
+            "with --noprogram"
+        )
     try:
         to.mkdir(parents=True, exist_ok=True)
         _write(path, to, config, inputs, model)
@@ -82,7 +92,7 @@ def _write(
 ) -> None:
     """Writes all but the program and the card."""
     said = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    own = {"config": with_folders({**config, "data": _data(config, inputs)}, to)}
+    own = {"config": with_folders({**config, "data": _data(config, inputs, to)}, to)}
     manifest.write(to, {CONFIG: json_bytes({**said, **own})})
     flat = checkpoints.flatten({k: model[k] for k in ("params", "variables")})
     arrays = {name: np.ascontiguousarray(x) for name, x in flat.items()}
@@ -91,13 +101,17 @@ def _write(
     shutil.copytree(path / "eval", to / "eval", ignore=shutil.ignore_patterns("*.csv", "seeds"))
 
 
-def _data(config: Mapping[str, Any], inputs: Inputs) -> dict[str, Any]:
-    """Returns `config.data` as it is without the data: how clips are decoded stands in it."""
+def _data(config: Mapping[str, Any], inputs: Inputs, to: Path) -> dict[str, Any]:
+    """Returns `config.data` without the folder of the data: how clips are decoded stands in it."""
     own = run_config.data_sets(config)[base.MAIN]
     found = {**config["data"], "dir": ""}
     if own.view != CLIPS:
         return found
     how = dataclasses.asdict(prediction_input.storage(own, inputs))
+    if Path(how["detector"]).is_file():
+        (to / PLACED).mkdir(exist_ok=True)
+        shutil.copy(how["detector"], to / PLACED)
+        how["detector"] = PLACED + Path(how["detector"]).name
     return found | {key: value for key, value in how.items() if key in found}
 
 
@@ -109,14 +123,22 @@ def with_folders(config: Mapping[str, Any], to: Path) -> dict[str, Any]:
         for key, value in section.items():
             if isinstance(value, Mapping):
                 value = walk(value, f"{trail}{key}.")
-            elif key.endswith(FOLDERS) and value and Path(value).is_dir():
+            elif key.endswith(FOLDERS) and value and hub.local(value).is_dir():
                 name = f"{PLACED}{trail}{key}"
-                shutil.copytree(value, to / name)
+                shutil.copytree(hub.local(value), to / name, ignore=_unwanted)
                 value = name
             made[key] = value
         return made
 
-    return {**config, "model": walk(config["model"], "")}
+    model = {k: v for k, v in config["model"].items() if k != "learner"}  # it never predicts
+    kept = {k: v for k, v in config["model"].items() if k == "learner"}
+    return {**config, "model": walk(model, "") | kept}
+
+
+def _unwanted(folder: str, names: list[str]) -> set[str]:
+    """Returns what of a folder with weights no model is built from, such as pickles."""
+    files = {name for name in names if not (Path(folder) / name).is_dir()}
+    return {name for name in files if not any(fnmatch.fnmatch(name, w) for w in hub.WANTED)}
 
 
 # ---- the program --------------------------------------------------------------------------------

@@ -71,6 +71,7 @@ def recognize(
     predictions = []
     if source is not None and prediction_input.holds_features(source):
         recognizer = Recognizer(workdir, window, hop)
+        recognizer.check_features()
         examples = prediction_input.records(source, recognizer.inputs, allow_outside)
         failed: prediction_input.Failed = []
         predict = recognizer.of_record
@@ -173,7 +174,8 @@ class Recognizer:
         readable = self._reader.readable
         self.not_readable = tuple(m for m in self.modalities if m not in readable)
         self.reads_features = bool(self.not_readable)
-        found = calibration.load(path) if self.kind == "class" else None
+        # Of folds each has its own, and their mean would have another.
+        found = calibration.load(path) if self.kind == "class" and not places else None
         self.temperature = None if found is None else float(found["temperature"])
 
     def __call__(self, clip: Clip) -> dict[str, Any]:
@@ -200,6 +202,14 @@ class Recognizer:
             result["warnings"] += self._reader.unheard(self.window)
         return result | ({"timeline": timeline} if timeline else {})
 
+    def check_features(self) -> None:
+        """Raises InputError where the models read no features."""
+        if not self.reads_features:
+            raise InputError(
+                "the model reads clips, and no features; allowed: a file, a folder of files, or a "
+                "table"
+            )
+
     def check_raw(self) -> None:
         """Raises InputError where the models read nothing that a raw file has."""
         if not self._reader.readable:
@@ -219,7 +229,7 @@ class Recognizer:
         Raises:
           InputError: nothing in it is of use to the models, or a modality has another shape.
         """
-        self._check_features(record)
+        record, warnings = self._features(record, list(warnings))
         predictions = [models.without_each(record) for models in self._models]
         value, logits, present = self._mean(predictions)
         used = [m for m, there in zip(self.modalities, present[0], strict=True) if there]
@@ -241,7 +251,7 @@ class Recognizer:
                 for models, own in zip(self._models, predictions, strict=True)
                 for prompt in models.prompts(own)
             ],
-            "warnings": list(warnings),
+            "warnings": warnings,
         }
 
     def _said(self, value: np.ndarray) -> dict[str, Any]:
@@ -259,15 +269,30 @@ class Recognizer:
         yes = [name for name, p in zip(self.classes, value, strict=True) if p > 0.5]
         return {"prediction": "+".join(yes) or "none", "probability": probability}
 
-    def _check_features(self, record: Record) -> None:
-        """Raises InputError for features that are not as wide as those of the training."""
+    def _features(self, record: Record, warnings: list[str]) -> tuple[Record, list[str]]:
+        """Returns the record with features as a preparation leaves them: without NaN.
+
+        Raises:
+          InputError: features that are no numbers, or not as wide as those of the training.
+        """
+        changed = {}
         for m in self.not_readable:
-            value, width = record.get(m), self.inputs.kinds[m].width
-            if value is not None and np.shape(value)[1:] != (width,):
+            if record.get(m) is None:
+                continue
+            width = self.inputs.kinds[m].width
+            try:
+                x = np.asarray(record[m], np.float32)
+            except (TypeError, ValueError) as error:
+                raise InputError(f"{record['id']}: {m} is no array of numbers") from error
+            if x.shape[1:] != (width,):
                 raise InputError(
-                    f"{record['id']}: {m} has the shape {list(np.shape(value))}; expected "
-                    f"[steps, {width}]"
+                    f"{record['id']}: {m} has the shape {list(x.shape)}; expected [steps, {width}]"
                 )
+            wrong = ~np.isfinite(x)
+            if wrong.any():
+                warnings.append(f"{m} has {wrong.sum()} values that are NaN or infinite: 0 there")
+            changed[m] = np.where(wrong, 0, x)
+        return {**record, **changed}, warnings
 
     def _mean(
         self, predictions: Sequence[Predictions]

@@ -32,7 +32,6 @@ from affectjax.runtime import hub
 # What stands for one clip: a path, the bytes of a file, a picture of Pillow, frames, a sound with
 # its rate, or several of these by name.
 Source = Any
-_INPUTS = ("video", "audio", "text", "vision", "id")
 _BAR = "<td style='text-align:left'><div style='background:#0072B2;height:0.8em;width:{:.0f}px'>"
 
 
@@ -219,12 +218,13 @@ class Model:
 
     def _record(self, parts: Mapping[str, Any], text: str | None) -> dict[str, Any]:
         """Returns the record of arrays that one hands over; empty arrays count as missing."""
-        unknown = [key for key in parts if key not in (*self.modalities, *_INPUTS, "transcript")]
-        if unknown:
-            raise InputError(f"{unknown[0]!r} is no input; allowed: {', '.join(self.modalities)}")
-        said = parts.get("transcript", text)
         features = self._recognizer.not_readable
-        arrays = {m: np.asarray(parts[m]) for m in features if parts.get(m) is not None}
+        known = (*features, "text", "transcript", "id")
+        unknown = [key for key in parts if key not in known]
+        if unknown:
+            raise InputError(f"{unknown[0]!r} is no input; allowed: {', '.join(known)}")
+        said = parts.get("transcript", text)
+        arrays = {m: parts[m] for m in features if parts.get(m) is not None}
         if said is None and isinstance(parts.get("text"), str):
             said = parts["text"]
         return {"id": str(parts.get("id", _ID)), "transcript": (said or "").strip(), **arrays}
@@ -261,6 +261,8 @@ def _clip(source: Source, text: str | None, folder: Path) -> Clip:
     else:
         parts = {} if source is None else {"": source}
     made: dict[str, Any] = {"text": parts.pop("text", text)}
+    if made["text"] is not None and not isinstance(made["text"], str):
+        raise InputError(f"a text is {type(made['text']).__name__}; expected str")
     name = parts.pop("id", None)
     for key, value in parts.items():
         made |= _of_source(value, key, folder)
@@ -312,6 +314,8 @@ def _of_source(value: Any, key: str, folder: Path) -> dict[str, Any]:
 def _waveform(x: Any, rate: Any) -> np.ndarray:
     """Returns `[S]` float32, mono, 16 kHz of a sound `[S]` or `[S, channels]` at any rate."""
     x = np.asarray(x)
+    if not np.issubdtype(x.dtype, np.number) or not isinstance(rate, int | float | np.number):
+        raise InputError("a sound is (waveform, samples a second), both numbers")
     if x.ndim not in (1, 2) or not x.size:
         raise InputError(f"a waveform {list(x.shape)}; expected [samples] or [samples, channels]")
     if np.issubdtype(x.dtype, np.integer):

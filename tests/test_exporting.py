@@ -109,6 +109,11 @@ def test_what_cannot_be_exported(finished, exported, tmp_path):
     shutil.rmtree(untrained / "checkpoints")
     with pytest.raises(InputError, match="has no trained model"):
         exporting.export(untrained, tmp_path / "to")
+    unevaluated = tmp_path / "unevaluated"
+    shutil.copytree(finished, unevaluated)
+    shutil.rmtree(unevaluated / "eval")
+    with pytest.raises(InputError, match=r"no eval/test\.json: is the run finished"):
+        exporting.export(unevaluated, tmp_path / "to")
     assert not (tmp_path / "to").exists()
 
 
@@ -116,8 +121,10 @@ def test_what_a_model_is_built_from_comes_along(tmp_path):
     weights = tmp_path / "clip"
     weights.mkdir()
     (weights / "config.json").write_text("{}")
+    (weights / "pytorch_model.bin").write_text("a pickle")
     config = {"model": {"weights": str(weights), "guided": {"bank": str(weights)}, "text": "clip"}}
     found = exporting.with_folders(config, tmp_path / "to")["model"]
     assert found["weights"] == "weights/weights" and found["text"] == "clip"
-    assert (tmp_path / "to" / found["guided"]["bank"] / "config.json").is_file()
+    bank = tmp_path / "to" / found["guided"]["bank"]
+    assert [file.name for file in bank.iterdir()] == ["config.json"]
     assert exporting.with_folders({"model": {"weights": ""}}, tmp_path)["model"] == {"weights": ""}

@@ -686,6 +686,32 @@ def test_features_need_no_table(finished, tmp_path):
     assert alone.modalities == ["text"] and alone.missing == ["audio", "vision"]
 
 
+def test_features_without_a_number(finished, tmp_path):
+    """What is NaN or infinite counts as 0, as in a preparation."""
+    given = {m: x[0] for m, x in arrays(1).items()}
+    model = affectjax.load(finished)
+    broken = given["audio"].copy()
+    broken[2, 1], broken[3, 0] = np.nan, np.inf
+    mended = np.where(np.isfinite(broken), broken, 0)
+    result = model(given | {"audio": broken})
+    assert result.probability == model(given | {"audio": mended}).probability
+    assert result.warnings == ["audio has 2 values that are NaN or infinite: 0 there"]
+    for wrong in (["a", "b"], [[1.0], [1.0, 2.0]]):
+        with pytest.raises(InputError, match="audio is no array of numbers"):
+            model(given | {"audio": wrong})
+    with pytest.raises(InputError, match="'video' is no input"):
+        model(given | {"video": "a.mp4"})
+    empty = features_of(tmp_path / "empty", {m: x[:0] for m, x in arrays(1).items()})
+    with pytest.raises(InputError, match=r"arrays of \[0\] examples"):
+        run_on(finished, empty, output=tmp_path)
+
+
+def test_a_model_of_clips_reads_no_features(run, tmp_path):
+    folder = features_of(tmp_path / "features", arrays(2))
+    with pytest.raises(InputError, match="the model reads clips, and no features"):
+        run_on(run, folder, output=tmp_path)
+
+
 def test_features_of_another_shape(finished, tmp_path):
     given = arrays(2)
     wide = features_of(tmp_path / "wide", given | {"audio": given["audio"][..., :2]})
@@ -800,6 +826,9 @@ def test_another_rate(model, raw):
         (np.zeros(16000, np.float32), None, "(waveform, samples a second)"),
         ((np.zeros(0, np.float32), 16000), None, "expected [samples]"),
         ((np.zeros(100, np.float32), 1), None, "samples a second; allowed"),
+        ((np.zeros(100, np.float32), "16000"), None, "both numbers"),
+        ((np.array(["a"]), 16000), None, "both numbers"),
+        ({"text": 5}, None, "a text is int"),
         ((np.full(100, np.nan), 16000), None, "NaN"),
         ({"vidoe": "a.mp4"}, None, "'vidoe' is no input; allowed: video, audio, text, id"),
         ({"text": "a"}, "b", "twice"),

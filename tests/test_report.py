@@ -74,6 +74,21 @@ def test_folds_against_folds(tmp_path, seeds):
     assert cells(run_report.table(a), "war")[1:] == expected[0].split(" ± ")
 
 
+def test_the_mean_prediction_of_seeds_has_a_column(tmp_path):
+    run = seed_run(tmp_path, OURS)
+    result = json.loads((run / "eval/test.json").read_text())
+    write_json(run / "eval/test.json", result | {"ensemble": {"war": 0.7, "confusion": [[1]]}})
+    assert cells(run_report.table(run), "war")[3] == "0.7000"
+    assert "Metrics" in Page(run_report.write(run)).headings
+
+
+def test_a_run_without_pairs_stands_beside_the_others(tmp_path):
+    a, b = seed_run(tmp_path / "a", OURS), seed_run(tmp_path / "b", THEIRS)
+    alone = seed_run(tmp_path / "c", {"9": 0.5})
+    table = run_report.comparison(a, [b, alone])
+    assert cells(table, "war")[3] == "0.5000" and table.count("paired t-test") == 1
+
+
 def test_seeds_against_seeds(tmp_path):
     a, b = seed_run(tmp_path / "a", OURS), seed_run(tmp_path / "b", THEIRS)
     table = run_report.comparison(a, b)

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from conftest import CLASSES
 from test_report import Page, predicted
@@ -61,6 +62,11 @@ def test_learning_of_stages_follows_on(tmp_path, monkeypatch):
     (tmp_path / "metrics.jsonl").write_text("{")
     with pytest.raises(InputError, match=r"metrics\.jsonl cannot be read"):
         run_page.curves(tmp_path, "war")
+
+
+def test_a_pool_of_one_prompt():
+    drawn = run_figures.prompts(np.ones((2, 1)), np.ones((1, 4)), ("text", "several"), np.ones(1))
+    assert drawn.axes
 
 
 def test_the_headline():

@@ -260,7 +260,7 @@ class UMBEnet(nn.Module):
                 f"{', '.join(QUERY_MAPS)}, and 1 to pool_size ({self.pool_size})"
             )
         check_heads(self.width, self.heads)
-        if "vision" in self.towers:
+        if "vision" in self.towers and self.temporal_layers:
             check_heads(self.width, self.temporal_heads)
         common = {"dropout": self.dropout, "axis_name": self.axis_name}
         self.text_tower = TextTower(**self.text)

@@ -1,6 +1,7 @@
 """The card of a model: what it learned from, what was measured, and what it is not for."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from affectjax.errors import InputError
 from affectjax.reports import run_report
 from affectjax.runtime import configs
 from affectjax.runtime.workdir import CONFIG, Workdir
+from affectjax.tasks import base
 from affectjax.training import baselines
 
 LIMITS = (
@@ -34,13 +36,14 @@ def text(workdir: str | Path) -> str:
     config = Workdir(path).config()
     said = json.loads((path / CONFIG).read_text(encoding="utf-8"))
     inputs = saved_inputs.load(path)
+    read = base.build(config, {base.MAIN: inputs}, None).modalities
     name = config["data"].get("name", "")
     lines = ["---", "library_name: affectjax", f"datasets: [{name}]", "tags: [emotion]", "---", ""]
     lines += [f"# {config['task']} on {name}", ""]
-    lines += [_what(inputs), ""]
+    lines += [_what(inputs, read), ""]
     lines += ["## How to use it", "", "    pip install affectjax", ""]
     lines += ["```python", "import affectjax", 'model = affectjax.load("THIS_FOLDER")']
-    lines += [_call(inputs), "```", ""]
+    lines += [_call(inputs, read), "```", ""]
     lines += ["## Data", "", *_data(config), ""]
     lines += ["## What was measured", ""]
     for split in ("test", "valid"):
@@ -75,19 +78,22 @@ def _is_generated(name: str) -> bool:
         return False
 
 
-def _what(inputs: Any) -> str:
-    kinds = ", ".join(f"{m} ({kind.kind})" for m, kind in inputs.kinds.items())
+def _what(inputs: Any, read: Sequence[str]) -> str:
+    kinds = ", ".join(f"{m} ({inputs.kinds[m].kind})" for m in read)
+    some = ", any of which may be missing" if len(read) > 1 else ""
     spec = inputs.spec
     what = "a score" if spec.kind == "score" else ", ".join(spec.classes)
-    return f"Reads {kinds}, any of which may be missing. Predicts {what}."
+    return f"Reads {kinds}{some}. Predicts {what}."
 
 
-def _call(inputs: Any) -> str:
-    features = [m for m, kind in inputs.kinds.items() if kind.kind == "features"]
+def _call(inputs: Any, read: Sequence[str]) -> str:
+    features = [m for m in read if inputs.kinds[m].kind == "features"]
     if features:
         arrays = ", ".join(f'"{m}": {m}' for m in features)
         return f"model({{{arrays}}})  # arrays [steps, width]"
-    said = ', text="what was said"' if "text" in inputs.kinds else ""
+    if tuple(read) == ("text",):
+        return 'model(text="what was said").probability'
+    said = ', text="what was said"' if "text" in read else ""
     return f'model("clip.mp4"{said}).probability'
 
 

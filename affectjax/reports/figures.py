@@ -63,7 +63,8 @@ def timeline(prediction: Mapping[str, Any], classes: Sequence[str]) -> Figure:
     legend = figure.legend(
         handles=handles, loc="outside right upper", frameon=False, title="whole clip"
     )
-    legend.get_texts()[list(classes).index(winner)].set_fontweight("bold")
+    if winner in classes:  # of tasks several may be likely
+        legend.get_texts()[list(classes).index(winner)].set_fontweight("bold")
     return figure
 
 

@@ -160,10 +160,13 @@ def prompts(share: np.ndarray, keys: np.ndarray, rows: Sequence[str], used: np.n
     centred = keys - keys.mean(0)
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
     xy = centred @ axes[:2].T
+    xy = np.pad(xy, ((0, 0), (0, 2 - xy.shape[1])))  # of one prompt there is no second direction
     owner = share.argmax(0)
     size = 15 + 250 * used / max(used.max(initial=0), 1)
     for m, name in enumerate(rows):
         own = (owner == m) & (used > 0)
+        if not own.any():
+            continue
         colour = MODALITY_COLOURS.get(name, "#444444")
         plane.scatter(*xy[own].T, s=size[own], color=colour, alpha=0.7, label=name)
     never = used == 0

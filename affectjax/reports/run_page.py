@@ -62,6 +62,8 @@ def curves(workdir: str | Path, metric: str | None) -> list[str]:
         offsets: dict[str, int] = {}
         last = 0
         for row in _lines(folder / "metrics.jsonl"):
+            if not isinstance(row, dict):
+                raise InputError(f"{folder / 'metrics.jsonl'} cannot be read: a line is no object")
             stage, epoch = row.get("stage"), row.get("epoch")
             if stage is None or epoch is None:
                 continue
@@ -141,8 +143,9 @@ def _of_classes(
     drawn = run_figures.reliability(*calibration.expected_error(probability.max(1), right))
     parts = [html.heading("Calibration"), html.paragraph(_ABOUT_CALIBRATION)]
     if cooling:
-        before, after = (cooling["ece"].get(split, {}).get(k) for k in ("before", "after"))
-        if after is not None:
+        errors = cooling.get("ece", {}).get(split, {})
+        before, after = (errors.get(k) for k in ("before", "after"))
+        if before is not None and after is not None:
             said = (
                 f"A temperature of {cooling['temperature']:.2f}, fitted on the validation part, "
                 f"brings the error from {before:.3f} to {after:.3f}."
@@ -189,7 +192,10 @@ def predictions(workdir: str | Path, split: str) -> list[dict[str, str]]:
     file = Path(workdir) / "eval" / f"{split}.csv"
     try:
         with file.open(newline="", encoding="utf-8") as opened:
-            return list(csv.DictReader(opened))
+            rows = list(csv.DictReader(opened))
+        if any(None in row or None in row.values() for row in rows):
+            raise ValueError("a row has fewer or more cells than the head")
+        return rows
     except FileNotFoundError:
         return []
     except (OSError, ValueError, csv.Error) as error:

@@ -51,7 +51,10 @@ def _load(workdir: str | Path, split: str) -> dict[str, Any]:
     """Returns eval/<split>.json of a run; see `read` for what is raised."""
     file = Path(workdir) / "eval" / f"{split}.json"
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it holds no object")
+        return found
     except FileNotFoundError:
         raise InputError(f"{file} is not there: is the run finished?") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -97,7 +100,8 @@ def _table(workdir: str | Path, split: str) -> Table:
     kind, each = _per_run(result, workdir)
     summary = metrics.over_seeds(list(each.values()))
     if "ensemble" in result:
-        more["ensemble"] = {name: _number(v) for name, v in result["ensemble"].items()}
+        scalar = {n: v for n, v in result["ensemble"].items() if not isinstance(v, list)}
+        more["ensemble"] = {name: _number(v) for name, v in scalar.items()}
     if result.get("interval"):
         said = {name: baselines.ends(own).strip() for name, own in result["interval"].items()}
         more["95 % interval"] = said
@@ -195,7 +199,8 @@ def comparison(
     """Returns tables of runs side by side, and of a run against each of the others.
 
     Over the seeds or folds that both have stands a paired t-test a metric; over the examples of
-    both the bootstrap of the difference, and where they are classes McNemar's test.
+    both the bootstrap of the difference, and where they are classes McNemar's test. Of several
+    others, those without pairs stand in the first table alone.
 
     Args:
       workdir: of a run.
@@ -203,7 +208,7 @@ def comparison(
       split: as in eval/<split>.json.
 
     Raises:
-      InputError: an evaluation is not there, or two runs have nothing that makes pairs.
+      InputError: an evaluation is not there, or the one other run has nothing that makes pairs.
 
     Source: Tables 2 to 4 of the MCR paper.
     """
@@ -217,7 +222,7 @@ def _comparisons(
     tables = [_side_by_side([workdir, *others], split)] if len(others) > 1 else []
     for other in others:
         found = [_paired(workdir, other, split), compared.examples(workdir, other, split)]
-        if not any(found):
+        if not any(found) and len(others) == 1:
             (kind, ours), (other_kind, theirs) = read(workdir, split), read(other, split)
             raise InputError(
                 f"nothing makes pairs of {workdir}, with {kind} {', '.join(ours)}, and {other}, "
@@ -277,7 +282,7 @@ def last_words(workdir: str | Path, result: Mapping[str, Any]) -> list[str]:
     if jax.process_index() == 0:
         try:
             lines.append(f"page: {write(workdir)}")
-        except InputError as error:
+        except Exception as error:  # the run is finished, whatever a picture of it fails in
             logging.warning("no page: %s", error)
     if base.MAIN not in base.evaluated_data_sets(Workdir(workdir).config()):
         return lines

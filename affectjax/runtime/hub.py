@@ -6,6 +6,7 @@ variable HF_HUB_OFFLINE is set. Weights are taken as safetensors alone. HF_ENDPO
 hub, HF_HOME another cache, as for all of huggingface_hub.
 """
 
+import contextlib
 import functools
 import os
 import re
@@ -72,10 +73,10 @@ def _of_hub(given: str, name: str, revision: str | None) -> Path:
         etag_timeout=_SECONDS,
         endpoint=os.environ.get("HF_ENDPOINT"),
     )
-    try:
-        return Path(fetch(local_files_only=True))
-    except Exception:  # whatever lacks: it is not whole in the cache
-        pass
+    with contextlib.suppress(Exception):  # it is not there, or not whole
+        cached = Path(fetch(local_files_only=True))
+        if any(cached.glob("*.safetensors")):  # another program may have fetched a part
+            return cached
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise InputError(
             f"{given} is no folder, and not in the cache of the hub; HF_HUB_OFFLINE forbids to "
@@ -87,7 +88,7 @@ def _of_hub(given: str, name: str, revision: str | None) -> Path:
     except Exception as error:  # of the network, or of the hub, in many kinds
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise InputError(
-            f"{given} is neither a folder nor a model that the hub gives ({reason})"
+            f"{given} is neither a folder here nor a model that the hub gives ({reason})"
         ) from error
     logging.info("%s: %s", given, path)
     return path

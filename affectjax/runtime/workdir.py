@@ -107,7 +107,7 @@ class Workdir:
             config = json.loads(file.read_text())["config"]
             if not isinstance(config, dict):
                 raise TypeError("it holds no config")
-            return _placed(config, self.path)
+            return _placed(config, self.path) if (self.path / PLACED).is_dir() else config
         except FileNotFoundError:
             raise InputError(f"{self.path} is no workdir: it has no config.json") from None
         except (ValueError, KeyError, TypeError, OSError) as error:
@@ -139,8 +139,9 @@ def _placed(section: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     for key, value in section.items():
         if isinstance(value, dict):
             value = _placed(value, folder)
-        elif isinstance(value, str) and value.startswith(PLACED) and (folder / value).is_dir():
-            value = str(folder / value)
+        elif isinstance(value, str) and value.startswith(PLACED) and (folder / value).exists():
+            inside = (folder / value).resolve().is_relative_to(folder.resolve())
+            value = str(folder / value) if inside else ""
         made[key] = value
     return made
 

@@ -91,7 +91,7 @@ def write_combined(workdir: Path, names: Sequence[str]) -> None:
             }
             write_json(workdir / "eval" / file.name, {"split": "test", "subsets": subsets})
         elif file.name == calibration.FILE:
-            continue  # written anew from all predictions
+            continue  # each fold has its own
         elif file.name == baselines.FILE:
             write_json(workdir / "eval" / file.name, combine_baselines(read))
         else:
@@ -104,7 +104,6 @@ def write_combined(workdir: Path, names: Sequence[str]) -> None:
             rows += body
         with (workdir / "eval" / file.name).open("w", newline="") as opened:
             csv.writer(opened).writerows([head, *rows])
-    calibration.write(workdir)
 
 
 def combine_folds(per_fold: Mapping[str, Result]) -> Result:

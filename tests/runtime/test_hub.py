@@ -108,7 +108,7 @@ def test_a_name_is_downloaded_once_and_then_found_offline(server, tmp_path, monk
 def test_what_cannot_be_had(server, monkeypatch):
     server.folder = None
     with pytest.raises(
-        InputError, match="someone/else is neither a folder nor a model that the hub"
+        InputError, match="someone/else is neither a folder here nor a model that the hub"
     ):
         hub.local("someone/else")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -118,7 +118,7 @@ def test_what_cannot_be_had(server, monkeypatch):
     assert len(server.asked) == asked
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    with pytest.raises(InputError, match="neither a folder nor a model"):
+    with pytest.raises(InputError, match="neither a folder here nor a model"):
         hub.local("someone/else")
 
 

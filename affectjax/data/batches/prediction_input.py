@@ -88,7 +88,8 @@ def records(folder: Path, inputs: Inputs, allow_outside: bool = False) -> Iterat
     """
     ids, texts, arrays = plain.unlabelled(folder, Limits(allow_outside=allow_outside))
     for i, (name, text) in enumerate(zip(ids, texts, strict=True)):
-        own = {m: s.x[i][s.mask[i]] for m, s in arrays.items() if m in inputs.kinds}
+        read = (m for m in arrays if isinstance(inputs.kinds.get(m), Features))
+        own = {m: arrays[m].x[i][arrays[m].mask[i]] for m in read}
         yield {"id": name, "transcript": (text or "").strip(), **own}
 
 

@@ -307,7 +307,7 @@ class Task:
         """
         params = self.assembly.adapt(params)
         logits, out = self.model.apply({"params": params, **variables}, batch, train=False)
-        if self.settings.mirror and "vision" in self.modalities and batch["vision"]["x"].ndim == 5:
+        if self.settings.mirror:
             seen = batch["vision"] | {"x": batch["vision"]["x"][:, :, :, ::-1]}
             mirrored = {**batch, "vision": seen}
             again, _ = self.model.apply({"params": params, **variables}, mirrored, train=False)

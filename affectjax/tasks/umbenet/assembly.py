@@ -180,6 +180,12 @@ class Assembly:
                     f'"{SECTION}.{m}" is {encoder!r}, but the data has features that {made_by} '
                     f"made; allowed: {made_by}, features"
                 )
+        seen = "vision" in found and not self._made_by("vision") and self.kind("vision") == "frames"
+        if self.settings.mirror and not seen:
+            raise InputError(
+                f'"{SECTION}.mirror" is True, but no frames are seen that could be mirrored; '
+                "allowed: False"
+            )
         for m, part in augmentation.OF.items():
             changes = self.parts.get(part)
             for key, value in vars(changes).items() if changes else ():

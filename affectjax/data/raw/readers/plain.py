@@ -98,7 +98,7 @@ def unlabelled(
     rows = [] if table is None else tables.read(table, ("id",), (*_NEEDED, "text"))[1]
     found = _modalities(path, len(rows) if table else None, limits)
     counts = {len(s.x) for s in found.values()}
-    if len(counts) != 1:
+    if len(counts) != 1 or counts == {0}:
         arrays = f"arrays of {sorted(counts)} examples" if counts else "no array of features"
         raise InputError(f"{path}: has {arrays}; expected {', '.join(MODALITIES)} in features.npz")
     ids = [row.values["id"] for row in rows] or [str(i) for i in range(*counts)]
