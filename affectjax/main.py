@@ -28,7 +28,7 @@ train (mcr, mult), joint, sequential or downstream (supramodal):
     --config.data.class_map=seven          other classes than those of the set
     --config.data.missing_pattern=text     what is left of an example; missing_rate: of how many
     --config.data.frames=16                of a clip; with it seconds, tokens, image_size
-    --config.model.weights=FOLDER          pretrained towers, a local Hugging Face folder
+    --config.model.weights=FOLDER          pretrained towers, a folder or a name on the hub
     --config.model.audio=mel               an encoder; also model.text, model.vision
     --config.model.dropout=0.2             of umbenet; mcr and mult have one for each place
     --config.optim.learning_rate=1e-3      at most

@@ -39,7 +39,8 @@ class Config:
     """CLAP's tower of sound.
 
     Attributes:
-      clap_weights: a local folder with CLAP's weights; "" for a small tower from scratch.
+      clap_weights: a folder, or a name on the hub, with CLAP's weights; "" for a small tower from
+        scratch.
       audio_width, audio_depths: of its stages, without `clap_weights`.
     """
 

@@ -29,7 +29,8 @@ class States:
     """BERT below a model of feature sequences, `text` "bert".
 
     Attributes:
-      bert_weights: a local folder with its weights, which is the data's `tokenizer` too.
+      bert_weights: a folder with its weights, or its name on the hub, which is the data's
+        `tokenizer` too.
       tuned_layers: how many of its highest layers LoRA adapts, 0 for all. Those below get no
         gradient, which saves the time of it.
     """

@@ -63,7 +63,7 @@ class Encoding:
       features: "clip" for frames and transcripts by CLIP's towers, "bert" for transcripts alone, by
         the mean of BERT's tokens, "wav2vec2" for sound alone, by the layers of wav2vec 2.0, HuBERT
         or WavLM.
-      weights: a local folder in Hugging Face's layout.
+      weights: a folder, or a name on the hub, in Hugging Face's layout.
       frames: the most of a clip, the middle ones of as many equal stretches.
       tokens: the most of a transcript, start and end among them, and no more than the tower reads.
       seconds: of sound the most of a clip, from its start.

@@ -148,8 +148,8 @@ class Sentences(Group):
 
     Attributes:
       tokens: of text an example at most, start and end among them.
-      tokenizer: a local folder in Hugging Face's layout; "" trains one on the training texts and
-        the names of the classes.
+      tokenizer: a folder, or a name on the hub, in Hugging Face's layout; "" trains one on the
+        training texts and the names of the classes.
     """
 
     tokens: int = 77

@@ -44,7 +44,7 @@ class GuidedConfig:
       reduce: of the squares of a distance, "mean" or "sum", see
         `affectjax.ops.concept_sampling.guidance`.
       feature: E, the width of the bank.
-      weights: a local folder with ResNet-18's weights, "" for one from scratch.
+      weights: a folder, or a name on the hub, with ResNet-18's weights, "" for one from scratch.
       resnet_width: of ResNet-18's first stage, without `weights`; 64 is ResNet-18. Weights have
         a width of their own.
       heads, layers: of the memory stack on sequences.
