@@ -304,7 +304,7 @@ def test_it_trains_in_three_stages_and_leaves_a_bank(whole):
     names = {"config.json", "metrics.jsonl", "concepts", "eval", "checkpoints", "inputs.json"}
     assert names < {f.name for f in whole.iterdir()}
     assert {f.name for f in (whole / "eval").iterdir()} == {
-        "test.json", "test.csv", "valid.json", "valid.csv",
+        "test.json", "test.csv", "valid.json", "valid.csv", "calibration.json",
     }  # fmt: skip
     assert len(table(whole / "eval" / "test.csv")) == 6
 
