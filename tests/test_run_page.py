@@ -1,6 +1,7 @@
 """What the page of a run shows besides its tables."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from affectjax.runtime.workdir import write_json
 from affectjax.training import baselines
 
 
-def test_the_page_of_a_finished_run(finished):
-    page = Page(run_report.write(finished))
+def test_the_page_of_a_finished_run(finished, tmp_path):
+    page = Page(run_report.write(shutil.copytree(finished, tmp_path / "run")))
     expected = ["Metrics", "When modalities are missing", "Learning"]
     expected += ["Errors", "Calibration", "Hardest examples", "Where it comes from"]
     assert [h for h in page.headings[1:] if h in expected] == expected

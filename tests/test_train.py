@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 
 import jax
 import numpy as np
@@ -92,7 +93,8 @@ def test_workdir_has_every_file_of_the_contract(finished):
     # Everything trains here: nothing is frozen.
     assert kept == {"best": True, "latest": True, "frozen": False}
     evaluated = {str(f.relative_to(finished / "eval")) for f in (finished / "eval").rglob("*")}
-    assert evaluated == {"valid.json", "valid.csv", "test.json", "test.csv", "missing.json"}
+    files = {"valid.json", "valid.csv", "test.json", "test.csv", "missing.json"}
+    assert evaluated == files | {"calibration.json"}
     for file in finished.rglob("*.json"):
         strict(file.read_text())
 
@@ -103,7 +105,8 @@ def test_config_json_has_config_versions_revision_and_devices(finished, own):
     assert content["config"] == json.loads(json.dumps(whole))
     assert configs.differences(whole, run_config.resolve(whole)) == []
     assert content["versions"]["jax"] == jax.__version__ and "numpy" in content["versions"]
-    assert set(content) == {"config", "versions", "git", "devices"}
+    assert set(content) == {"config", "command", "versions", "git", "devices"}
+    assert content["command"] is None  # it was trained by a call, not by a command
     assert content["devices"] == [str(d) for d in jax.devices()]
 
 
@@ -216,12 +219,15 @@ def test_the_best_epoch_is_evaluated(finished):
 
 
 def test_a_finished_run_says_so_and_touches_nothing(finished, own, tmp_path, start):
-    before = snapshot(finished)
-    child = start("main", f"--config={CONFIG_FILE}:{own}", f"--workdir={finished}")
-    code, _, said = child.wait()
+    run = shutil.copytree(finished, tmp_path / "run")
+    before = snapshot(run)
+    child = start("main", f"--config={CONFIG_FILE}:{own}", f"--workdir={run}")
+    code, out, said = child.wait()
     assert (code, "finished" in said) == (0, True), said
-    after = snapshot(finished)
-    assert after.keys() == before.keys()
+    after = snapshot(run)
+    # The page is written again, and the same is said as at the end of the training.
+    assert after.keys() - before.keys() <= {"report/index.html"} and before.keys() <= after.keys()
+    assert f"page: {run}/report/index.html" in out
     assert [path for path in before if before[path][0] != after[path][0]] == []
     # It held the lock while it looked.
     assert [path for path in before if before[path] != after[path]] == ["lock"]

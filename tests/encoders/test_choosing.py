@@ -173,10 +173,10 @@ REFUSED = {
     "statistics": ({}, {"statistics": "none"}, "statistics is 'none'; allowed: modality, shared"),
     "rank": (
         {"vision": RAW["vision"]}, {"weights": "/nowhere", "lora_rank": -1},
-        "lora_rank is -1; allowed: 0 or more",
+        'lora_rank" is -1; allowed: whole numbers from 0 to 1000000',
     ),
     "nothing to adapt": ({}, {"lora_rank": 3}, '"config.model.learner.lora_rank" is 3, but this'),
-    "dropout": ({}, {"dropout": 1.0}, "dropout is 1.0; allowed: from 0 to below 1"),
+    "dropout": ({}, {"dropout": 1.0}, 'dropout" is 1.0; allowed: from 0 to below 1'),
 }  # fmt: skip
 
 

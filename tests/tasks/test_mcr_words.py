@@ -147,7 +147,7 @@ REFUSED = {
     "no weights": ({"bert_weights": None}, None, "bert_weights is empty; give a local folder"),
     "another reader": ({"text": "clip"}, None, "belongs to"),
     "too many layers": ({"tuned_layers": 9}, None, "has 3 layers; allowed: at most so many"),
-    "below 0": ({"tuned_layers": -1}, None, "tuned_layers is -1; allowed: 0 or more"),
+    "below 0": ({"tuned_layers": -1}, None, 'tuned_layers" is -1; allowed: whole numbers'),
     "no words": (
         {}, {"text": Features(5, 4), "audio": Features(4, 3)}, '"config.data.words" to True',
     ),

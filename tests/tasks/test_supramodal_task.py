@@ -826,7 +826,7 @@ GUIDANCE = {
     "no bank": ({"guide": True}, "is '', but the run makes no bank; allowed: the stage concepts"),
     "count": ({"count": 0}, "count is 0; allowed: 1 or more"),
     "concepts": ({"concepts": ("smell",)}, "concepts has 'smell'; allowed: text, audio, vision"),
-    "dropout": ({"dropout": 1.0}, "dropout is 1.0; allowed: from 0 to below 1"),
+    "dropout": ({"dropout": 1.0}, 'dropout" is 1.0; allowed: from 0 to below 1'),
     "modality": ({"modalities": ("smell",)}, '"config.model.guided.modalities" has .smell.'),
     "weights": ({"weights": "/nowhere"}, "/nowhere"),
 }  # fmt: skip

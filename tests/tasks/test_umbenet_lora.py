@@ -275,7 +275,7 @@ REFUSED = {
     "of nothing": (
         {"lora_alpha": 2.0}, KINDS, 'config.model.lora_alpha" is 2.0, but this run does not read',
     ),
-    "below 0": ({"lora_rank": -1}, KINDS, "lora_rank is -1; allowed: 0 or more"),
+    "below 0": ({"lora_rank": -1}, KINDS, 'lora_rank" is -1; allowed: whole numbers'),
     "alpha": (LORA | {"lora_alpha": 0.0}, KINDS, "alpha of LoRA is 0.0; allowed: numbers above 0"),
     "targets": (
         LORA | {"lora_targets": "mlp"}, KINDS, "lora_targets is 'mlp'; allowed: attention, all",
