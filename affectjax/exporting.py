@@ -81,7 +81,7 @@ def export(workdir: str | Path, folder: str | Path, *, program: bool = True) -> 
         _write(path, to, config, inputs, model)
         if program:
             _write_program(to, task, inputs, model)
-        (to / CARD).write_text(card.text(path), encoding="utf-8")
+        (to / CARD).write_text(card.text(path, task.modalities), encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write to {to}: {error}") from error
     return to

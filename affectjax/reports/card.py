@@ -11,7 +11,6 @@ from affectjax.errors import InputError
 from affectjax.reports import run_report
 from affectjax.runtime import configs
 from affectjax.runtime.workdir import CONFIG, Workdir
-from affectjax.tasks import base
 from affectjax.training import baselines
 
 LIMITS = (
@@ -23,20 +22,20 @@ LIMITS = (
 )
 
 
-def text(workdir: str | Path) -> str:
+def text(workdir: str | Path, read: Sequence[str]) -> str:
     """Returns the card in Markdown, with a head that model hubs read.
 
     Args:
       workdir: of a finished run.
+      read: the modalities that its model reads.
 
     Raises:
-      InputError: the run has no test results.
+      InputError: a file of the run cannot be read.
     """
     path = Path(workdir)
     config = Workdir(path).config()
     said = json.loads((path / CONFIG).read_text(encoding="utf-8"))
     inputs = saved_inputs.load(path)
-    read = base.build(config, {base.MAIN: inputs}, None).modalities
     name = config["data"].get("name", "")
     lines = ["---", "library_name: affectjax", f"datasets: [{name}]", "tags: [emotion]", "---", ""]
     lines += [f"# {config['task']} on {name}", ""]

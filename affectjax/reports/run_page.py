@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from affectjax import metrics
+from affectjax.data.batches import saved_inputs
 from affectjax.errors import InputError
+from affectjax.modalities import chosen
 from affectjax.models.umbenet import POOL
 from affectjax.reports import html, run_figures
 from affectjax.reports.html import Table
 from affectjax.runtime import configs
 from affectjax.runtime.workdir import CONFIG, Workdir
-from affectjax.tasks import base
 from affectjax.training import calibration, folds
 from affectjax.training.run_checkpoints import best_of
 
@@ -234,11 +235,10 @@ def prompts(workdir: str | Path) -> list[str]:
 
 def _modalities(folder: Path, config: Mapping[str, Any], count: int) -> tuple[str, ...]:
     """Returns the modalities of the model; numbers where the run no longer says."""
-    from affectjax.data.batches import saved_inputs
-
     try:
-        inputs = saved_inputs.load(folder)
-        named = tuple(base.build(config, {base.MAIN: inputs}, None).modalities)
+        found = saved_inputs.load(folder).modalities
+        # As the model chooses; building it would read its towers' weights.
+        named = chosen(config["model"].get("modalities", ()), found, "config.model.modalities")
     except InputError:
         named = ()
     return named if len(named) == count else tuple(map(str, range(count)))
