@@ -23,14 +23,13 @@ from affectjax.data.batches.config import DataConfig
 from affectjax.data.batches.inputs import Arrays, Record
 from affectjax.data.clip import Clip
 from affectjax.errors import InputError
-from affectjax.models.umbenet import POOL
+from affectjax.models.umbenet import POOL, SEVERAL, activations
 from affectjax.runtime import compilation, configs, parallel
 from affectjax.runtime.workdir import Workdir, write_json
 from affectjax.tasks import base
 from affectjax.training import calibration, evaluator, folds, run_config
 
 Predictions = dict[str, np.ndarray]
-SEVERAL = "several"  # in place of a modality: several at once
 
 
 def recognize(
@@ -395,7 +394,7 @@ class _Models:
             return
         for s, name in enumerate(self._names):
             served, epoch = self._pool["served"][s], self._pool["epoch"][s]
-            counts = served if served.any() else epoch  # `[M + 1, N]`
+            counts = activations(served, epoch)
             share = counts / np.maximum(counts.sum(0), 1)
             chosen = zip(
                 predictions["prompts"][s, 0], predictions["prompt_similarity"][s, 0], strict=True

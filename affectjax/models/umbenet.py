@@ -23,6 +23,7 @@ from affectjax.models.layers import Dropout, check_heads
 from affectjax.ops import masking, mel, prompts
 
 POOL = "pool"
+SEVERAL = "several"  # in place of a modality: several at once
 QUERY_MAPS = ("identity", "linear", "mlp")
 small = nn.initializers.normal(0.02)
 
@@ -479,6 +480,16 @@ def pad_tokens(rows: tuple[tuple[int, ...], ...]) -> tuple[np.ndarray, np.ndarra
     tokens = np.array([[*row, *[0] * (longest - len(row))] for row in rows], np.int32)
     mask = np.array([[i < len(row) for i in range(longest)] for row in rows])
     return tokens, mask
+
+
+def activations(served: np.ndarray, epoch: np.ndarray) -> np.ndarray:
+    """Returns the counts `[M + 1, N]` that say which modality a prompt serves.
+
+    Args:
+      served: `[M + 1, N]`, of the stage before; all 0 where there was none.
+      epoch: `[M + 1, N]`, of the last epoch.
+    """
+    return served if served.any() else epoch
 
 
 def weigh(evidence: jax.Array, shown: jax.Array) -> jax.Array:

@@ -19,16 +19,15 @@ from affectjax import metrics
 from affectjax.data.batches import saved_inputs
 from affectjax.errors import InputError
 from affectjax.modalities import chosen
-from affectjax.models.umbenet import POOL
+from affectjax.models.umbenet import POOL, SEVERAL, activations
 from affectjax.reports import html, run_figures
 from affectjax.reports.html import Table
 from affectjax.runtime import configs
 from affectjax.runtime.workdir import CONFIG, Workdir
-from affectjax.training import calibration, folds
+from affectjax.training import baselines, calibration, folds
 from affectjax.training.run_checkpoints import best_of
 
 HARDEST = 10
-SEVERAL = "several"
 _TRAIN_METRICS = {"war": "accuracy", "acc": "accuracy"}
 _ABOUT_CALIBRATION = (
     "A point is what the model said with about that probability; on the dotted line it is as often "
@@ -223,8 +222,7 @@ def prompts(workdir: str | Path) -> list[str]:
     pool = {} if found is None else found.get("variables", {}).get(POOL, {}).get("pool", {})
     if not pool:
         return []
-    served, epoch = np.asarray(pool["served"][0]), np.asarray(pool["epoch"][0])
-    counts = served if served.any() else epoch
+    counts = activations(*(np.asarray(pool[name][0]) for name in ("served", "epoch")))
     keys = np.asarray(found["params"]["pool"]["keys"][0])
     task_modalities = _modalities(folder, config, len(counts) - 1)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -284,20 +282,20 @@ def headline(standings: Sequence[Any], result: Mapping[str, Any]) -> list[str]:
     for standing in standings:
         name = standing.names[0]
         rows = {row: own[name] for row, own in standing.rows.items() if own[name] is not None}
-        if "model" not in rows:
+        if baselines.MODEL not in rows:
             continue
         ends = standing.interval.get(name)
         said = f"{name}{f' of {standing.of}' if standing.of else ''}{count}"
         if ends and None not in ends:
             said += f", 95 % interval {ends[0]:.3f} to {ends[1]:.3f}"
-        linear = {row: v for row, v in rows.items() if row.startswith("linear")}
+        linear = {row: v for row, v in rows.items() if row.startswith(baselines.LINEAR)}
         if "majority" in rows or "mean score" in rows:
             simple = next(row for row in ("majority", "mean score") if row in rows)
             said += f"; {simple} {rows[simple]:.3f}"
         if linear:
             best = max(linear, key=linear.get)
             said += f"; {best} {linear[best]:.3f}"
-        parts.append(html.headline(f"{rows['model']:.3f}", said))
+        parts.append(html.headline(f"{rows[baselines.MODEL]:.3f}", said))
         if standing.verdict:
             parts.append(html.paragraph(standing.verdict[0].upper() + standing.verdict[1:] + "."))
     return parts
